@@ -1,0 +1,43 @@
+"""`foretell corpus`: build a corpus, read in it."""
+
+import argparse
+import re
+from pathlib import Path
+
+from foretell.base.console import Terminal
+
+SUMMARY = "turn files into clean, deduplicated documents with provenance"
+EXAMPLE = "foretell corpus build my-texts/ --out corpora/mine corpus.min_characters=100"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the sub-verbs and their arguments."""
+    verbs = parser.add_subparsers(dest="corpus_verb", required=True, metavar="build|show")
+    build = verbs.add_parser("build", help="read, clean, filter and deduplicate", epilog=f"example: {EXAMPLE}")
+    build.add_argument(
+        "sources", nargs="+", metavar="SOURCE", help="a file, folder or quoted glob, - for standard input, or corpus.KEY=VALUE"
+    )
+    build.add_argument("--out", type=Path, required=True, metavar="DIR", help="the new corpus folder")
+    show = verbs.add_parser(
+        "show", help="print documents, or what was left out", epilog="example: foretell corpus show corpora/mine --dropped"
+    )
+    show.add_argument("folder", type=Path, metavar="DIR", help="a corpus folder")
+    show.add_argument("--dropped", action="store_true", help="what was left out, and why")
+    show.add_argument("--reason", help="only what was left out for this reason")
+    show.add_argument("--limit", type=int, default=10, metavar="N", help="at most this many (default 10)")
+
+
+def run(arguments: argparse.Namespace, terminal: Terminal) -> object | None:
+    """Build or show."""
+    from foretell.base.settings import Settings, load_settings
+    from foretell.corpus.config import CorpusSettings
+    from foretell.jobs.corpus import build_corpus, show_corpus
+
+    class Recipe(Settings):
+        corpus: CorpusSettings = CorpusSettings()
+
+    if arguments.corpus_verb == "show":
+        return show_corpus(arguments.folder, terminal, dropped=arguments.dropped, reason=arguments.reason, limit=arguments.limit)
+    overrides = [word for word in arguments.sources if re.match(r"[\w.]+=", word) and not Path(word).exists()]
+    sources = [word for word in arguments.sources if word not in overrides]
+    return build_corpus(sources, arguments.out, load_settings(Recipe, None, overrides).corpus, terminal)

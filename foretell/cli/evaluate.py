@@ -1,0 +1,24 @@
+"""`foretell evaluate`."""
+
+import argparse
+from pathlib import Path
+
+from foretell.base.console import Terminal
+
+EXAMPLE = "foretell evaluate runs/mine/model --text book.txt --json"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("model", metavar="MODEL", type=Path, help="a model directory")
+    parser.add_argument(
+        "--text", metavar="FILE", type=Path, action="append", default=[], help="a text to score; '-' is standard input"
+    )
+    parser.add_argument("--out", metavar="DIR", type=Path, help="also write evaluation.json into this new folder")
+
+
+def run(arguments: argparse.Namespace, terminal: Terminal) -> object:
+    """Run the job."""
+    from foretell.jobs.evaluate import evaluate
+
+    return evaluate(arguments.model, arguments.text, arguments.out, terminal)

@@ -1,0 +1,155 @@
+"""The `foretell` command: the table of verbs, the options that all share, and what a person sees when something goes wrong.
+
+Only the module of the chosen verb is imported, so that `foretell --help` is instant.
+"""
+
+import argparse
+import difflib
+import importlib
+import io
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+from foretell import __version__
+from foretell.base.console import Terminal
+from foretell.base.errors import CapacityError, ForetellError, SettingError
+
+COMMANDS: dict[str, tuple[str, str]] = {  # verb → module, summary
+    "quickstart": ("foretell.cli.quickstart", "from raw text to your own language model in minutes"),
+    "corpus": ("foretell.cli.corpus", "build a clean corpus with provenance, and look into one"),
+    "tokenizer": ("foretell.cli.tokenizer", "train a tokenizer, and see what it makes of a text"),
+    "shards": ("foretell.cli.shards", "turn a corpus into token shards, split into training and held-out"),
+    "recipes": ("foretell.cli.recipes", "list the bundled recipes with hardware, time, memory and score"),
+    "pretrain": ("foretell.cli.pretrain", "train a model from a recipe, or continue a run exactly"),
+    "evaluate": ("foretell.cli.evaluate", "held-out loss, perplexity and bits per byte of a model"),
+    "generate": ("foretell.cli.generate", "let a model write, and see why it chose each token"),
+    "doctor": ("foretell.cli.doctor", "versions, device, threads, memory and optional parts of this machine"),
+}
+COMMON_OPTIONS = {
+    "json": "print the result as JSON on standard output, everything else on standard error",
+    "quiet": "say nothing but warnings and results",
+    "debug": "show the traceback of an error",
+}
+CLOSED_PIPE, INTERRUPTED = 141, 130  # what a shell reports for a program that SIGPIPE or SIGINT ended
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose sub-verbs share the common options and the example, and whose errors are three lines.
+
+    Options may stand between positionals (`pretrain RECIPE --out RUN training.steps=5`), which argparse alone refuses.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, "formatter_class": argparse.RawDescriptionHelpFormatter, **options})
+        self._plain = False  # True: parse as argparse does, because sub-verbs follow or an intermixed parse is under way
+        common = self.add_argument_group("options of every command")
+        for name, text in COMMON_OPTIONS.items():  # SUPPRESS: a sub-verb's parser must not reset what was given before it
+            common.add_argument(f"--{name}", action="store_true", default=argparse.SUPPRESS, help=text)
+
+    def add_subparsers(self, **options: Any) -> Any:
+        """As argparse does, with parsers of this kind."""
+        self._plain = True
+        return super().add_subparsers(**{"parser_class": partial(Parser, epilog=self.epilog), **options})
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does, with options allowed anywhere."""
+        if self._plain:
+            return super().parse_known_args(args, namespace)
+        self._plain = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._plain = False
+
+    def error(self, message: str) -> NoReturn:
+        """Wrong usage. Raises SettingError."""
+        raise SettingError(message, where="command line", cure=f"{self.prog} --help")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0 ok · 1 failed · 2 wrong usage · 3 will not fit · 130 interrupted."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a model may write what this terminal's encoding has no sign for
+    try:
+        try:
+            return _dispatch(words)
+        finally:
+            sys.stdout.flush()  # here, where a closed pipe can still be met quietly
+    except SystemExit as stop:  # argparse leaves with 0 after --help, rich with 1 when the reader of a pipe has gone
+        return CLOSED_PIPE if stop.code else 0
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain while it exits
+        return CLOSED_PIPE
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:
+        explained = _explained(error)
+        print(*(traceback.format_exception(error) if "--debug" in words else []), explained, sep="", file=sys.stderr)
+        return explained.exit_code
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_overview(), file=sys.stdout if words else sys.stderr)
+        return 0 if words else SettingError.exit_code
+    if words == ["--version"]:
+        print(f"foretell {__version__}")
+        return 0
+    verb, *rest = words
+    name, summary = _found(verb)
+    module = importlib.import_module(name)
+    parser = Parser(
+        prog=f"foretell {verb}", description=f"{summary[0].upper()}{summary[1:]}.", epilog=f"example:\n  {module.EXAMPLE}"
+    )
+    module.configure(parser)
+    arguments = parser.parse_args(rest, argparse.Namespace(**dict.fromkeys(COMMON_OPTIONS, False)))
+    result = module.run(arguments, Terminal(quiet=arguments.quiet, json=arguments.json))
+    if arguments.json:
+        from foretell.base.records import dump
+
+        print(dump(result, indent=2))
+    return 0
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    verbs = "\n".join(f"  {verb:{width}}  {summary}" for verb, (_, summary) in COMMANDS.items())
+    return f"""usage: foretell COMMAND ...
+
+From raw text to a language model that you trained, understand, evaluated and serve.
+
+commands:
+{verbs}
+
+`foretell COMMAND --help` explains one and shows an example. To begin: foretell quickstart"""
+
+
+def _found(verb: str) -> tuple[str, str]:
+    if verb in COMMANDS:
+        return COMMANDS[verb]
+    if verb.startswith("-"):
+        raise SettingError(f"the option {verb} stands before the command", where="command line", cure="foretell COMMAND [options]")
+    near = difflib.get_close_matches(verb, COMMANDS, n=1)
+    cure = f"did you mean foretell {near[0]}?" if near else "foretell --help lists the commands"
+    raise SettingError(f"there is no command '{verb}'", where="command line", cure=cure)
+
+
+def _explained(error: Exception) -> ForetellError:
+    """Any failure as an error of ours; where: the deepest line of this package."""
+    if isinstance(error, ForetellError):
+        return error
+    package = str(Path(__file__).resolve().parents[1])
+    ours = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(package)]
+    where = f"{ours[-1].filename}:{ours[-1].lineno}" if ours else "outside this package"
+    what = f"{type(error).__name__}: {error}".splitlines()[0]
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
+        cure = "choose a smaller batch, context or model (for example training.micro_batch=1), or close other programs"
+        return CapacityError(f"the memory is used up ({what})", where=where, cure=cure)
+    return ForetellError(what, where=where, cure="run the same command with --debug, and report what it prints")

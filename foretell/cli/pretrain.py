@@ -1,0 +1,27 @@
+"""`foretell pretrain`."""
+
+import argparse
+from pathlib import Path
+
+from foretell.base.console import Terminal
+
+EXAMPLE = "foretell pretrain tiny data.shards=shards training.steps=500 --out runs/mine"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("recipe", metavar="RECIPE", help="a TOML file or a bundled name (foretell recipes)")
+    parser.add_argument("overrides", metavar="key=value", nargs="*", help="settings, e.g. training.steps=500")
+    parser.add_argument("--out", type=Path, metavar="RUN", help="the run's folder; default: a new one in runs/")
+    parser.add_argument("--resume", action="store_true", help="continue the run in RUN exactly where it stopped")
+
+
+def run(arguments: argparse.Namespace, terminal: Terminal) -> object:
+    """Run the job."""
+    from foretell.jobs.recipe import load_recipe
+
+    recipe = load_recipe(arguments.recipe, arguments.overrides)
+
+    from foretell.jobs.pretrain import pretrain  # torch: only once the recipe is known to be right
+
+    return pretrain(recipe, arguments.out, terminal, resume=arguments.resume)

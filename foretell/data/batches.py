@@ -1,0 +1,73 @@
+"""Batches of tensors out of a split: in the seeded order for training, window after window for measuring."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from foretell.base.errors import DataError
+from foretell.data.order import epoch_offset, window_indices
+from foretell.data.shards import Split
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B windows of T tokens, each with the token that follows it.
+
+    tokens_BT, targets_BT: int64 ids. weight_BT: float32, 0 where the target is not to be counted.
+    document_BT: int64 number (in the split) of the document that the target belongs to.
+    """
+
+    tokens_BT: torch.Tensor
+    targets_BT: torch.Tensor
+    weight_BT: torch.Tensor
+    document_BT: torch.Tensor
+
+
+class TrainBatches:
+    """Training batches, a pure function of (split, seed, context_length, which samples)."""
+
+    def __init__(self, split: Split, seed: int, context_length: int) -> None:
+        """Raises DataError when the text is too short."""
+        self.split, self.seed, self.context_length = split, seed, context_length
+        self.windows = split.tokens // context_length - 1  # fits behind every epoch's offset, with a target for the last token
+        if self.windows < 1:
+            what = f"the training text has {split.tokens} tokens, a context of {context_length} needs at least {2 * context_length}"
+            cure = f"set model.context_length={split.tokens // 2} or less, or give more text"
+            raise DataError(what, where=str(split.folder), cure=cure)
+
+    def batch(self, first_sample: int, count: int) -> Batch:
+        """Samples first_sample … first_sample + count - 1 of the run."""
+        epoch, window = window_indices(self.seed, first_sample, count, self.windows)
+        starts = epoch_offset(self.seed, epoch, self.context_length) + window * self.context_length
+        stream = np.stack([self.split.read(int(start), self.context_length + 1) for start in starts])
+        positions = starts[:, None] + np.arange(1, self.context_length + 1)
+        return _batch(stream, np.ones(positions.shape, np.float32), self.split.document_at(positions))
+
+
+def held_out_windows(split: Split, context_length: int, micro_batch: int = 16, limit_windows: int | None = None) -> Iterator[Batch]:
+    """Disjoint windows (at most limit_windows, evenly spaced) in which every token is a target once.
+
+    The first token is predicted from end_of_text. Weight 0: end_of_text, which stands for no text, and the padding at the end.
+    """
+    windows = -(-split.tokens // context_length)
+    taken = windows if limit_windows is None else min(windows, limit_windows)
+    chosen = np.arange(taken) * windows // taken
+    for rows in np.split(chosen, range(micro_batch, taken, micro_batch)):
+        stream = np.stack([_preceded(split, int(row) * context_length, context_length) for row in rows])
+        positions = rows[:, None] * context_length + np.arange(context_length)
+        counted = (positions < split.tokens) & (stream[:, 1:] != split.end_of_text)
+        yield _batch(stream, counted.astype(np.float32), split.document_at(np.minimum(positions, split.tokens - 1)))
+
+
+def _preceded(split: Split, start: int, length: int) -> NDArray[np.int64]:
+    """`length` tokens and the one before them, with end_of_text where the split has none."""
+    first, stop = max(start - 1, 0), min(start + length, split.tokens)
+    return np.pad(split.read(first, stop - first), (first - start + 1, start + length - stop), constant_values=split.end_of_text)
+
+
+def _batch(stream: NDArray[np.int64], weight: NDArray[np.float32], document: NDArray[np.int64]) -> Batch:
+    tokens, targets = torch.from_numpy(stream[:, :-1].copy()), torch.from_numpy(stream[:, 1:].copy())
+    return Batch(tokens, targets, torch.from_numpy(weight), torch.from_numpy(document))

@@ -1,0 +1,18 @@
+"""Settings of the shards: where they are, how much is held out, how large their files are."""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from foretell.base.settings import Settings
+
+
+class DataSettings(Settings):
+    """The `[data]` section of a recipe."""
+
+    shards: Path | None = None
+    """The shard folder to train on."""
+    held_out: float = Field(default=0.05, gt=0, lt=0.5)
+    """Share of the text that is kept from training, to measure on."""
+    shard_tokens: int = Field(default=100_000_000, gt=0)
+    """Tokens in one file at most; a document may lie across two."""

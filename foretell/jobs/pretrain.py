@@ -1,0 +1,160 @@
+"""The job of pretraining: shards and a recipe in, a run folder with a finished model out. Also continues a run exactly."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from foretell.base.console import Terminal
+from foretell.base.errors import Interrupted, SettingError
+from foretell.base.runs import RunFolder, keep_until, numbered
+from foretell.base.units import count, size
+from foretell.compute.device import measured_peak
+from foretell.data.batches import TrainBatches, held_out_windows
+from foretell.evaluation.perplexity import Score, score_batches
+from foretell.generation.engine import Engine
+from foretell.jobs.finish import finish_run
+from foretell.jobs.prepare import Prepared, prepare
+from foretell.jobs.recipe import Recipe
+from foretell.models.counts import flops_per_token, parameter_count
+from foretell.models.gpt import GPT
+from foretell.training.checkpoint import save_checkpoint
+from foretell.training.display import Display
+from foretell.training.loop import Observer, graceful_stop, train
+from foretell.training.observers import Clock, Evaluate, Sample, Save, TensorBoard, WriteMetrics
+from foretell.training.state import StepReport, TrainState
+from foretell.training.step import NonFiniteLoss, train_step
+
+SAMPLE_TOKENS = 32
+
+
+def pretrain(
+    recipe: Recipe,
+    out: Path | None,
+    terminal: Terminal,
+    *,
+    resume: bool = False,
+    extra: tuple[Observer, ...] = (),
+    facts: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Train a model; return where it lies and how it scores.
+
+    extra: observers of the caller. facts: what the caller knows of the text, for card and report. Raises ForetellError;
+    Interrupted after a checkpoint.
+    """
+    if resume and out is None:
+        raise SettingError("which run is to be continued?", where="command line", cure="add --out RUN")
+    folder = out or numbered(Path("runs"), "pretrain")
+    prepared = prepare(recipe, folder, terminal, resume=resume)
+    run, state = prepared.run, prepared.state
+    if state.finished:
+        terminal.say(f"this run is complete: {state.progress.step} of {state.progress.steps} steps")
+    else:
+        _announce(prepared, terminal)
+        _train(prepared, terminal, extra)
+    if state.progress.stop_reason == "interrupted":
+        raise Interrupted(
+            f"stopped after step {state.progress.step}, everything is saved",
+            where=str(run.path),
+            cure=f"foretell pretrain {run.recipe} --out {run.path} --resume",
+        )
+    if state.progress.stop_reason == "early_stop":
+        terminal.say(f"stopped early: no better held-out loss since step {state.progress.best_step}")
+    return finish_run(prepared, terminal, facts or {})
+
+
+def _announce(prepared: Prepared, terminal: Terminal) -> None:
+    config, training = prepared.state.model.config, prepared.recipe.training
+    for note in prepared.notes:
+        terminal.say(f"  {note}", style="dim")
+    terminal.say(
+        f"model: {config.preset}, {config.n_layer} layers, {config.d_model} wide, {count(parameter_count(config))} parameters; "
+        f"batch {count(prepared.batch_tokens)} tokens; {count(prepared.shards.train.tokens)} tokens of text; "
+        f"about {size(prepared.memory.total)} of memory"
+    )
+    epochs = training.steps * prepared.batch_tokens / max(1, prepared.shards.train.tokens)
+    terminal.say(f"run: {prepared.run.path}, {training.steps:,} steps = {epochs:.2g} times through the text")
+
+
+def _train(prepared: Prepared, terminal: Terminal, extra: tuple[Observer, ...]) -> None:
+    state, run, recipe = prepared.state, prepared.run, prepared.recipe
+    keep_until(run.metrics, state.progress.step)
+    keep_until(run.samples, state.progress.step)
+    with ExitStack() as stack:
+        peak = measured_peak(prepared.precision, prepared.device)
+        display = Display(terminal, state.progress, flops_per_token(state.model.config), peak)
+        stack.callback(display.close)
+        readers: list[Callable[[dict[str, Any]], None]] = [display]
+        if recipe.training.tensorboard:
+            board = TensorBoard(run.tensorboard, purge_step=state.progress.step + 1)
+            stack.callback(board.close)
+            readers.append(board)
+        save = _saver(prepared)
+        observers = _observers(prepared, display, readers, save, extra)
+        stack.enter_context(graceful_stop(state.progress))
+        try:
+            train(state, _stepper(prepared), observers)
+        except NonFiniteLoss as error:
+            save(state)  # the weights are those before the bad step
+            run.write_log(str(error))
+            raise
+
+
+def _observers(
+    prepared: Prepared,
+    display: Display,
+    readers: list[Callable[[dict[str, Any]], None]],
+    save: Callable[[TrainState], Path],
+    extra: tuple[Observer, ...],
+) -> list[Observer]:
+    training, run, generation = prepared.recipe.training, prepared.run, prepared.recipe.generation
+    engine = Engine(prepared.state.model, prepared.tokenizer)
+
+    def generate(step: int) -> str:
+        settings = generation.replace(max_tokens=SAMPLE_TOKENS, seed=step, stop=())
+        return engine.complete("", settings).text
+
+    return [
+        Clock(),
+        Evaluate(_scorer(prepared), training.evaluate_every, training.patience),
+        *extra,
+        WriteMetrics(run.metrics, training.log_every, readers),
+        Sample(generate, run.samples, training.sample_every, display.sample),
+        Save(save, training.checkpoint_every, keep_best=training.patience is not None),
+    ]
+
+
+def _stepper(prepared: Prepared) -> Callable[[TrainState], StepReport]:
+    recipe, context = prepared.recipe, prepared.state.model.config.context_length
+    batches = TrainBatches(prepared.shards.train, recipe.training.seed, context)
+    windows, micro = prepared.batch_tokens // context, recipe.training.micro_batch
+    forward = torch.compile(prepared.state.model) if recipe.training.compile else None
+
+    def step(state: TrainState) -> StepReport:
+        first = state.progress.step * windows
+        pieces = [batches.batch(first + start, min(micro, windows - start)) for start in range(0, windows, micro)]
+        return train_step(state, pieces, recipe.optimizer, recipe.schedule, forward)
+
+    return step
+
+
+def _scorer(prepared: Prepared) -> Callable[[GPT], Score]:
+    settings, context = prepared.recipe.evaluation, prepared.state.model.config.context_length
+    bytes_of_token = prepared.tokenizer.byte_lengths()
+
+    def score(model: GPT) -> Score:
+        windows = held_out_windows(prepared.shards.held_out, context, settings.micro_batch, settings.windows)
+        return score_batches(model, windows, bytes_of_token)
+
+    return score
+
+
+def _saver(prepared: Prepared) -> Callable[[TrainState], Path]:
+    keep = prepared.recipe.training.keep_checkpoints
+
+    def save(state: TrainState) -> Path:
+        return save_checkpoint(prepared.run.checkpoints, state, prepared.tokenizer, prepared.environment, keep)
+
+    return save

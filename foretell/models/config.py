@@ -1,0 +1,137 @@
+"""What defines a decoder. `ModelSettings` is what a person writes (one dial is enough); `ModelConfig` is all of it."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from foretell.base.errors import SettingError
+from foretell.base.settings import Settings
+
+HEAD_WIDTH = 64  # derived heads are this wide, as in every GPT of the papers
+SIZES = {"nano": 2, "micro": 3, "tiny": 4, "mini": 6, "small": 12, "medium": 18, "large": 24}  # → n_layer
+
+Positive = Field(default=None, gt=0)
+
+
+class ModelSettings(Settings):
+    """The [model] section. Everything that is left out is derived from `size` or `n_layer` and the preset."""
+
+    preset: Literal["gpt2", "modern"] = "modern"
+    """gpt2: the GPT-2 paper's block. modern: the Qwen3 layout (RMSNorm, rotary, QK-norm, SwiGLU, grouped KV heads)."""
+    size: Literal["nano", "micro", "tiny", "mini", "small", "medium", "large"] | None = None
+    """A named n_layer: nano 2, micro 3, tiny 4, mini 6, small 12 (GPT-2's 124M shape), medium 18, large 24."""
+    n_layer: int | None = Positive
+    n_head: int | None = Positive
+    n_kv_head: int | None = Positive
+    d_model: int | None = Positive
+    d_head: int | None = Positive
+    d_ff: int | None = Positive
+    context_length: int | None = Field(default=None, gt=1)
+    tied: bool | None = None
+    """The output head shares the token embedding's matrix."""
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    start_from: Path | None = None
+    """A model directory whose weights begin the run; its architecture and tokenizer come along."""
+
+
+class ModelConfig(Settings):
+    """A decoder, resolved. Letters in comments elsewhere: L n_layer, D d_model, H n_head, G n_kv_head, K d_head, F d_ff, V vocab_size."""
+
+    preset: Literal["gpt2", "modern"]
+    vocab_size: int = Field(gt=0)
+    context_length: int = Field(gt=1)
+    n_layer: int = Field(gt=0)
+    n_head: int = Field(gt=0)
+    n_kv_head: int = Field(gt=0)
+    d_model: int = Field(gt=0)
+    d_head: int = Field(gt=0)
+    d_ff: int = Field(gt=0)
+    norm: Literal["layernorm", "rmsnorm"]
+    norm_eps: float = Field(gt=0)
+    position: Literal["learned", "rotary"]
+    rope_theta: float = 10_000.0
+    activation: Literal["gelu_tanh", "swiglu"]
+    bias: bool
+    qk_norm: bool
+    tied: bool
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ModelConfig":
+        if self.n_head % self.n_kv_head:
+            raise ValueError(
+                f"n_kv_head = {self.n_kv_head} does not divide n_head = {self.n_head} | model.n_kv_head one of {_divisors(self.n_head)}"
+            )
+        if self.position == "rotary" and self.d_head % 2:
+            raise ValueError(f"d_head = {self.d_head} is odd, but rotary positions turn pairs | an even model.d_head")
+        return self
+
+
+def _divisors(number: int) -> str:
+    return ", ".join(str(d) for d in range(1, number + 1) if number % d == 0)
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "gpt2": {
+        "norm": "layernorm", "norm_eps": 1e-5, "position": "learned", "activation": "gelu_tanh",
+        "bias": True, "qk_norm": False, "tied": True, "context_length": 1024,
+    },
+    "modern": {
+        "norm": "rmsnorm", "norm_eps": 1e-6, "position": "rotary", "activation": "swiglu",
+        "bias": False, "qk_norm": True, "tied": True, "context_length": 1024,
+    },
+}  # fmt: skip
+
+
+def resolve(settings: ModelSettings, vocab_size: int) -> tuple[ModelConfig, list[str]]:
+    """Derive the whole config from the dials that were set; also say what was derived from what.
+
+    The dial is depth: d_model = 64·n_layer, heads 64 wide; gpt2: d_ff = 4·d_model; modern: d_ff = 8/3·d_model (the same
+    matrix sizes with three matrices) and half as many KV heads. Raises SettingError.
+    """
+    notes: list[str] = []
+
+    def derive(name: str, value: int, reason: str) -> int:
+        given: int | None = getattr(settings, name)
+        if given is not None:
+            return given
+        notes.append(f"{name} {value} ← {reason}")
+        return value
+
+    modern = settings.preset == "modern"
+    if settings.size and settings.n_layer not in (None, SIZES[settings.size]):
+        raise SettingError("size and n_layer say different things", where="model.size, model.n_layer", cure="give one of them")
+    default_depth = settings.d_model // HEAD_WIDTH if settings.d_model else SIZES[settings.size or "small"]
+    n_layer = derive(
+        "n_layer", max(1, default_depth), f"size={settings.size or 'small'}" if not settings.d_model else "d_model / 64"
+    )
+    d_model = derive("d_model", HEAD_WIDTH * n_layer, "64 · n_layer")
+    n_head = derive("n_head", _heads(d_model), "d_model / 64")
+    if d_model % n_head and settings.d_head is None:
+        raise SettingError(
+            f"n_head = {n_head} does not divide d_model = {d_model}",
+            where="model.n_head",
+            cure=f"model.n_head one of {_divisors(d_model)}",
+        )
+    d_ff = derive("d_ff", -(-8 * d_model // 3 // 32) * 32 if modern else 4 * d_model, "8/3 · d_model" if modern else "4 · d_model")
+    n_kv_head = derive("n_kv_head", n_head // 2 if modern and n_head % 2 == 0 else n_head, "n_head / 2" if modern else "n_head")
+    preset = PRESETS[settings.preset]
+    values = preset | {"context_length": derive("context_length", preset["context_length"], settings.preset)}
+    if settings.tied is not None:
+        values["tied"] = settings.tied
+    try:
+        config = ModelConfig(
+            preset=settings.preset, vocab_size=vocab_size, n_layer=n_layer, n_head=n_head, n_kv_head=n_kv_head, d_model=d_model,
+            d_head=settings.d_head or d_model // n_head, d_ff=d_ff, dropout=settings.dropout, **values,
+        )  # fmt: skip
+    except ValidationError as error:
+        what, _, cure = error.errors()[0]["msg"].removeprefix("Value error, ").partition(" | ")
+        raise SettingError(what, where="[model]", cure=cure or "change the model's sizes") from error
+    return config, notes
+
+
+def _heads(d_model: int) -> int:
+    """Heads about 64 wide that divide d_model."""
+    wanted = max(1, d_model // HEAD_WIDTH)
+    return next(n for n in range(wanted, 0, -1) if d_model % n == 0)

@@ -1,0 +1,130 @@
+"""What happens once in a while during training: evaluate, stop early, sample, save, log. Each is one small observer."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from foretell.base.runs import append_record
+from foretell.models.gpt import GPT
+from foretell.training.state import StepReport, TrainState
+
+
+class HeldOutScore(Protocol):
+    """What an evaluation gives; the rates are in nats per token and bits per byte."""
+
+    @property
+    def loss(self) -> float: ...
+    @property
+    def bits_per_byte(self) -> float: ...
+
+
+def due(step: int, every: int | None, state: TrainState) -> bool:
+    """It is time: every so many steps, and after the last one."""
+    return every is not None and (step % every == 0 or state.progress.step >= state.progress.steps)
+
+
+class Clock:
+    """Adds the wall-clock time between steps, evaluations included, to the run's elapsed seconds. Comes first."""
+
+    def __init__(self) -> None:
+        self._last_seconds = time.perf_counter()
+
+    def __call__(self, state: TrainState, report: StepReport) -> None:
+        now = time.perf_counter()
+        state.progress.elapsed_seconds += now - self._last_seconds
+        self._last_seconds = now
+
+
+class Evaluate:
+    """Held-out score every so often; with patience, asks to stop when it no longer gets better (Prechelt 1998)."""
+
+    def __init__(self, score: Callable[[GPT], HeldOutScore], every: int | None, patience: int | None) -> None:
+        self._score, self._every, self._patience = score, every, patience
+
+    def __call__(self, state: TrainState, report: StepReport) -> None:
+        if not due(report.step, self._every, state):
+            return
+        score = self._score(state.model)
+        report.held_out_loss, report.held_out_bits_per_byte = score.loss, score.bits_per_byte
+        progress = state.progress
+        if progress.best_held_out_loss is None or score.loss < progress.best_held_out_loss:
+            progress.best_held_out_loss, progress.best_step = score.loss, report.step
+            progress.evaluations_without_gain = 0
+            return
+        progress.evaluations_without_gain += 1
+        if self._patience is not None and progress.evaluations_without_gain >= self._patience and progress.stop_reason is None:
+            progress.stop_reason = "early_stop"
+
+
+class WriteMetrics:
+    """metrics.jsonl, the truth about the run; readers of its lines (TensorBoard, display) are called with each."""
+
+    def __init__(self, path: Path, every: int, readers: list[Callable[[dict[str, Any]], None]]) -> None:
+        self._path, self._every, self._readers = path, every, readers
+        self._tokens, self._seconds = 0, 0.0
+
+    def __call__(self, state: TrainState, report: StepReport) -> None:
+        self._tokens += report.step_tokens
+        self._seconds += report.seconds
+        if not (due(report.step, self._every, state) or report.step == 1 or report.held_out_loss is not None):
+            return
+        record: dict[str, Any] = {
+            "step": report.step,
+            "tokens": report.tokens,
+            "loss": report.loss,
+            "learning_rate": report.learning_rate,
+            "grad_norm": report.grad_norm,
+            "tokens_per_second": self._tokens / self._seconds,
+            "elapsed_seconds": state.progress.elapsed_seconds,
+        }
+        if report.held_out_loss is not None:
+            record |= {"held_out_loss": report.held_out_loss, "held_out_bits_per_byte": report.held_out_bits_per_byte}
+        append_record(self._path, record)
+        for reader in self._readers:
+            reader(record)
+        self._tokens, self._seconds = 0, 0.0
+
+
+class TensorBoard:
+    """Writes the same figures as event files."""
+
+    def __init__(self, folder: Path, purge_step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(folder), purge_step=purge_step)
+
+    def __call__(self, record: dict[str, Any]) -> None:
+        for name, value in record.items():
+            if name != "step":
+                self._writer.add_scalar(name, value, record["step"])
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Finish the event file."""
+        self._writer.close()
+
+
+class Sample:
+    """Now and then one generated sentence, shown and kept in samples.jsonl."""
+
+    def __init__(self, generate: Callable[[int], str], path: Path, every: int | None, show: Callable[[int, str], None]) -> None:
+        self._generate, self._path, self._every, self._show = generate, path, every, show
+
+    def __call__(self, state: TrainState, report: StepReport) -> None:
+        if due(report.step, self._every, state):
+            text = self._generate(report.step)
+            append_record(self._path, {"step": report.step, "text": text})
+            self._show(report.step, text)
+
+
+class Save:
+    """Checkpoints: every so often, at the end, when asked to stop, and at each better evaluation when patience is set."""
+
+    def __init__(self, save: Callable[[TrainState], Path], every: int | None, keep_best: bool) -> None:
+        self._save, self._every, self._keep_best = save, every, keep_best
+
+    def __call__(self, state: TrainState, report: StepReport) -> None:
+        better = self._keep_best and state.progress.best_step == report.step
+        if due(report.step, self._every, state) or state.finished or better:
+            self._save(state)

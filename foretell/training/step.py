@@ -1,0 +1,70 @@
+"""One optimizer step: forward and backward over the micro-batches, clip, update."""
+
+import math
+import time
+from collections.abc import Callable
+
+import torch
+
+from foretell.base.errors import ForetellError
+from foretell.data.batches import Batch
+from foretell.models.gpt import GPT
+from foretell.training.config import OptimizerSettings, ScheduleSettings
+from foretell.training.loss import cross_entropy_sum
+from foretell.training.schedules import learning_rate_share
+from foretell.training.state import StepReport, TrainState
+
+
+class NonFiniteLoss(ForetellError):
+    """Loss or gradient is NaN or infinite. The weights are those before the step."""
+
+
+def train_step(
+    state: TrainState,
+    micro_batches: list[Batch],
+    optimizer: OptimizerSettings,
+    schedule: ScheduleSettings,
+    forward: Callable[..., torch.Tensor] | None = None,
+) -> StepReport:
+    """Learn from one batch, given in pieces; return what happened.
+
+    The loss is summed over all pieces and divided once by the weight of the whole batch, so that accumulation changes
+    nothing. forward: the compiled model, where there is one. Raises NonFiniteLoss and leaves the weights alone.
+    """
+    started = time.perf_counter()
+    state.model.train()
+    total_weight = sum(float(batch.weight_BT.sum()) for batch in micro_batches)
+    loss = _accumulate(state, micro_batches, total_weight, forward or state.model)
+    norm = float(state.parameters.gradient_norm())
+    progress = state.progress
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        state.parameters.zero()
+        raise NonFiniteLoss(
+            f"the loss is not a finite number any more (loss {loss}, gradient norm {norm})",
+            where=f"step {progress.step + 1}",
+            cure=f"resume with a lower rate, e.g. optimizer.learning_rate={optimizer.learning_rate / 4:g}, or longer schedule.warmup_steps",
+        )
+    state.parameters.clip(norm, optimizer.clip)
+    rate = optimizer.learning_rate * learning_rate_share(progress.step, progress.steps, schedule)
+    for group in state.optimizer.param_groups:
+        group["lr"] = rate
+    state.optimizer.step()
+    state.parameters.publish()
+    state.parameters.zero()
+    step_tokens = sum(batch.tokens_BT.numel() for batch in micro_batches)
+    progress.step += 1
+    progress.tokens += step_tokens
+    seconds = time.perf_counter() - started
+    return StepReport(progress.step, progress.tokens, loss, rate, norm, seconds, step_tokens)
+
+
+def _accumulate(state: TrainState, micro_batches: list[Batch], total_weight: float, forward: Callable[..., torch.Tensor]) -> float:
+    model: GPT = state.model
+    device, loss_sum = model.head.weight.device, 0.0
+    for batch in micro_batches:
+        tokens_BT, targets_BT, weight_BT = (t.to(device) for t in (batch.tokens_BT, batch.targets_BT, batch.weight_BT))
+        loss = cross_entropy_sum(forward(tokens_BT), model.head.weight, targets_BT, weight_BT) / total_weight
+        loss.backward()  # type: ignore[no-untyped-call]
+        state.parameters.accumulate()
+        loss_sum += float(loss.detach())
+    return loss_sum

@@ -1,0 +1,234 @@
+"""A run leaves what it should, continues bit for bit, and refuses what it cannot do."""
+
+import json
+import random
+import subprocess
+import sys
+import time
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from foretell.base.console import Terminal
+from foretell.base.errors import CheckpointError, ForetellError, Interrupted, ModelError, SettingError
+from foretell.base.files import digest
+from foretell.base.runs import RunFolder, read_lines
+from foretell.interop.huggingface import load_model
+from foretell.jobs.pretrain import pretrain
+from foretell.jobs.recipe import Recipe
+from foretell.training.checkpoint import checkpoints
+from foretell.training.state import StepReport, TrainState
+
+TRAINING = {
+    "steps": 24, "micro_batch": 4, "batch_tokens": 256, "checkpoint_every": 4, "evaluate_every": 6, "sample_every": 8, "log_every": 2,
+    "threads": 1, "tensorboard": False, "precision": "fp32",
+}  # fmt: skip
+
+
+def recipe_of(shards: Path, **changes: Any) -> Recipe:
+    """Tiny, with everything on that a resume could miss: dropout, accumulation, several epochs (66 windows of 32)."""
+    model = {"n_layer": 1, "d_model": 32, "n_head": 2, "context_length": 32, "dropout": 0.1}
+    sections = {"data": {"shards": shards}, "model": model, "training": TRAINING, "schedule": {"warmup_steps": 3}, "evaluation": {"windows": 4}}
+    for section, values in changes.items():
+        sections[section] = {**sections.get(section, {}), **values}
+    return Recipe.model_validate(sections)
+
+
+def quiet() -> Terminal:
+    return Terminal(quiet=True, stream=StringIO())
+
+
+class StopAt:
+    """Ends the run after a step, as a signal would."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def __call__(self, state: TrainState, report: StepReport) -> None:
+        if report.step == self.step:
+            state.progress.stop_reason = "interrupted"
+
+
+def weights(run: Path) -> str:
+    return digest(run / "model" / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def finished(shards_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "whole"
+    pretrain(recipe_of(shards_folder), run, quiet())
+    return run
+
+
+def test_the_run_folder_holds_what_is_promised(finished: Path) -> None:
+    metrics = read_lines(finished / "metrics.jsonl")
+    assert {"step", "tokens", "loss", "learning_rate", "grad_norm", "tokens_per_second", "elapsed_seconds"} <= metrics[0].keys()
+    assert metrics[-1]["step"] == 24 and metrics[-1]["tokens"] == 24 * 256
+    assert [r["step"] for r in metrics if "held_out_loss" in r] == [6, 12, 18, 24]
+    assert metrics[-1]["loss"] < metrics[0]["loss"]
+    assert [path.name for path in checkpoints(finished / "checkpoints")] == ["step-00000020", "step-00000024"]
+    assert len(read_lines(finished / "samples.jsonl")) == 3
+    scores = json.loads((finished / "evaluation.json").read_text())["metrics"]["held_out_bits_per_byte"]
+    assert scores["low"] < scores["value"] < scores["high"] and "every token scored once" in scores["protocol"]
+    report = (finished / "report.html").read_text()
+    assert "<svg" in report and "http://" not in report.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
+        "http://creativecommons.org", ""
+    )
+    assert "n_layer = 1" in (finished / "recipe.toml").read_text()
+    assert "bits per byte" in (finished / "model" / "README.md").read_text()
+
+
+def test_transformers_opens_the_model_and_gives_the_same_tokens(finished: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    import foretell as ft
+
+    model, ours = transformers.AutoModelForCausalLM.from_pretrained(finished / "model"), ft.load(finished / "model")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(finished / "model")
+    inputs = tokenizer("Return the", return_tensors="pt", return_token_type_ids=False)
+    theirs = model.generate(**inputs, max_new_tokens=16, do_sample=False)[0][inputs["input_ids"].shape[1] :].tolist()
+    assert ours.generate("Return the", strategy="greedy", max_tokens=16).tokens == theirs
+
+
+def test_the_same_recipe_gives_the_same_bytes(finished: Path, shards_folder: Path, tmp_path: Path) -> None:
+    pretrain(recipe_of(shards_folder), tmp_path / "again", quiet())
+    assert weights(tmp_path / "again") == weights(finished)
+
+
+@pytest.mark.parametrize("step", sorted(random.Random(1).sample(range(1, 24), 6)))
+def test_stopped_and_resumed_is_bit_for_bit_the_same(finished: Path, shards_folder: Path, tmp_path: Path, step: int) -> None:
+    with pytest.raises(Interrupted, match=f"after step {step}") as caught:
+        pretrain(recipe_of(shards_folder), tmp_path / "run", quiet(), extra=(StopAt(step),))
+    assert caught.value.exit_code == 130 and "--resume" in caught.value.cure
+    assert not (tmp_path / "run" / "model").exists()
+    pretrain(recipe_of(shards_folder), tmp_path / "run", quiet(), resume=True)
+    assert weights(tmp_path / "run") == weights(finished)
+    told = [{k: r[k] for k in ("step", "loss", "grad_norm")} for r in read_lines(tmp_path / "run" / "metrics.jsonl") if r["step"] != step]
+    assert told == [{k: r[k] for k in ("step", "loss", "grad_norm")} for r in read_lines(finished / "metrics.jsonl") if r["step"] != step]
+
+
+KILLED_RUN = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from test_pretrain import quiet, recipe_of
+from foretell.jobs.pretrain import pretrain
+pretrain(recipe_of(Path({shards!r})), Path({run!r}), quiet(), resume={resume})
+"""
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_killed_at_any_moment_and_resumed_is_the_same(finished: Path, shards_folder: Path, tmp_path: Path, seed: int) -> None:
+    """SIGKILL three times at random moments, also inside a save; the last good checkpoint is always there."""
+    moments, run = random.Random(seed), tmp_path / "run"
+    for _ in range(3):
+        script = KILLED_RUN.format(tests=str(Path(__file__).parent), shards=str(shards_folder), run=str(run), resume=run.exists())
+        process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
+        began_at = len(read_lines(run / "metrics.jsonl"))
+        while process.poll() is None and len(read_lines(run / "metrics.jsonl")) <= min(began_at, 9):
+            time.sleep(0.005)
+        time.sleep(moments.random() * 0.1)
+        process.kill()
+        process.wait()
+    pretrain(recipe_of(shards_folder), run, quiet(), resume=True)
+    assert weights(run) == weights(finished)
+    assert not list(run.rglob(".partial-*"))
+
+
+def test_resume_without_a_checkpoint_begins_again(finished: Path, shards_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        pretrain(recipe_of(shards_folder), tmp_path / "run", quiet(), extra=(StopAt(1),))
+    for path in checkpoints(tmp_path / "run" / "checkpoints"):
+        path.rename(tmp_path / path.name)
+    pretrain(recipe_of(shards_folder), tmp_path / "run", quiet(), resume=True)
+    assert weights(tmp_path / "run") == weights(finished)
+
+
+def test_early_stopping_keeps_the_best_model(shards_folder: Path, tmp_path: Path) -> None:
+    changes = {"training": {"steps": 400, "patience": 2, "evaluate_every": 5}, "optimizer": {"learning_rate": 0.3}, "schedule": {"decay": "constant"}}
+    result = pretrain(recipe_of(shards_folder, **changes), tmp_path / "run", quiet())
+    assert result["steps"] < 400
+    scored = [r for r in read_lines(tmp_path / "run" / "metrics.jsonl") if "held_out_loss" in r]
+    best = min(scored, key=lambda r: r["held_out_loss"])
+    assert scored[-1]["step"] == best["step"] + 10  # two evaluations without a gain
+    assert json.loads((tmp_path / "run" / "model" / "foretell.json").read_text())["step"] == best["step"]
+    kept = load_model(tmp_path / "run" / "checkpoints" / f"step-{best['step']:08d}")
+    assert all((a == b).all() for a, b in zip(kept.parameters(), load_model(tmp_path / "run" / "model").parameters(), strict=True))
+
+
+def test_a_run_that_exists_is_refused(finished: Path, shards_folder: Path) -> None:
+    before = weights(finished)
+    with pytest.raises(SettingError, match="exists already") as caught:
+        pretrain(recipe_of(shards_folder), finished, quiet())
+    assert "--resume" in caught.value.cure and weights(finished) == before
+
+
+def test_resume_refuses_another_model_and_allows_another_rate(finished: Path, shards_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match=r"model.n_layer was 1 .* cannot become 2"):
+        pretrain(recipe_of(shards_folder, model={"n_layer": 2}), finished, quiet(), resume=True)
+    with pytest.raises(Interrupted):
+        pretrain(recipe_of(shards_folder), tmp_path / "run", quiet(), extra=(StopAt(9),))
+    stream = StringIO()
+    pretrain(recipe_of(shards_folder, optimizer={"learning_rate": 5e-4}), tmp_path / "run", Terminal(quiet=True, stream=stream), resume=True)
+    assert "optimizer.learning_rate was 0.001, is 0.0005" in stream.getvalue()
+    assert weights(tmp_path / "run") != weights(finished)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "training_state.json"])
+def test_one_flipped_bit_in_a_checkpoint_is_found(shards_folder: Path, tmp_path: Path, name: str) -> None:
+    with pytest.raises(Interrupted):
+        pretrain(recipe_of(shards_folder), tmp_path / "run", quiet(), extra=(StopAt(10),))
+    newest = checkpoints(tmp_path / "run" / "checkpoints")[-1]
+    content = bytearray((newest / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (newest / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match=f"{name} is damaged") as caught:
+        pretrain(recipe_of(shards_folder), tmp_path / "run", quiet(), resume=True)
+    assert "step-00000008" in caught.value.cure
+    newest.rename(tmp_path / "damaged")  # the cure that it names
+    pretrain(recipe_of(shards_folder), tmp_path / "run", quiet(), resume=True)
+
+
+def test_a_flipped_bit_in_a_model_is_found(finished: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(finished / "model", tmp_path / "model")
+    path = tmp_path / "model" / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 64
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=r"model.safetensors is damaged"):
+        load_model(tmp_path / "model")
+
+
+def test_a_loss_that_explodes_keeps_the_last_good_weights(shards_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from foretell.training import step as step_module
+
+    real, calls = step_module.cross_entropy_sum, []
+
+    def poisoned(*arguments: Any) -> Any:
+        calls.append(1)
+        return real(*arguments) * (float("nan") if len(calls) == 20 else 1.0)
+
+    monkeypatch.setattr(step_module, "cross_entropy_sum", poisoned)
+    with pytest.raises(ForetellError, match="not a finite number") as caught:
+        pretrain(recipe_of(shards_folder), tmp_path / "run", quiet())
+    assert caught.value.exit_code == 1 and caught.value.where == "step 10"
+    assert checkpoints(tmp_path / "run" / "checkpoints")[-1].name == "step-00000009"
+    assert "finite" in (tmp_path / "run" / "log.txt").read_text()
+    monkeypatch.undo()
+    pretrain(recipe_of(shards_folder), tmp_path / "run", quiet(), resume=True)
+
+
+def test_start_from_begins_with_a_models_weights(finished: Path, shards_folder: Path, tmp_path: Path) -> None:
+    changes = {"training": {"steps": 1}, "optimizer": {"learning_rate": 1e-12}}
+    recipe = Recipe.model_validate(
+        {"data": {"shards": shards_folder}, "model": {"start_from": finished / "model"}, "training": {**TRAINING, **changes["training"]},
+         "optimizer": changes["optimizer"]}
+    )  # fmt: skip
+    pretrain(recipe, tmp_path / "run", quiet())
+    start, end = load_model(finished / "model"), load_model(tmp_path / "run" / "model")
+    for before, after in zip(start.parameters(), end.parameters(), strict=True):
+        assert (before - after).abs().max() < 1e-6
+    assert RunFolder(tmp_path / "run").recipe.read_text().count("n_layer = 1")

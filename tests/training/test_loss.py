@@ -1,0 +1,44 @@
+"""The fused loss equals PyTorch's cross-entropy, value and gradients; accumulated equals big batch."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from foretell.training import loss as loss_module
+from foretell.training.loss import cross_entropy_sum, nats_per_token
+
+
+@pytest.mark.parametrize("chunk_values", [64 * 50, 2**21])
+def test_value_and_gradients_equal_the_reference(monkeypatch: pytest.MonkeyPatch, chunk_values: int) -> None:
+    monkeypatch.setattr(loss_module, "CHUNK_VALUES", chunk_values)
+    generator = torch.Generator().manual_seed(1)
+    hidden = torch.randn(4, 50, 16, generator=generator, dtype=torch.float32, requires_grad=True)
+    head = torch.randn(50, 16, generator=generator, requires_grad=True)
+    targets = torch.randint(0, 50, (4, 50), generator=generator)
+    weight = torch.rand(4, 50, generator=generator).round()
+    ours = cross_entropy_sum(hidden, head, targets, weight)
+    ours_gradients = torch.autograd.grad(ours * 0.3, (hidden, head))
+    logits = hidden @ head.t()
+    reference = (F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none") * weight.flatten()).sum()
+    reference_gradients = torch.autograd.grad(reference * 0.3, (hidden, head))
+    torch.testing.assert_close(ours, reference, rtol=1e-5, atol=1e-5)
+    for left, right in zip(ours_gradients, reference_gradients, strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-6)
+
+
+def test_nats_per_token_are_the_unreduced_loss() -> None:
+    generator = torch.Generator().manual_seed(2)
+    hidden, head = torch.randn(2, 7, 8, generator=generator), torch.randn(11, 8, generator=generator)
+    targets = torch.randint(0, 11, (2, 7), generator=generator)
+    expected = F.cross_entropy((hidden @ head.t()).flatten(0, 1), targets.flatten(), reduction="none").view(2, 7)
+    torch.testing.assert_close(nats_per_token(hidden, head, targets), expected)
+
+
+def test_bf16_is_near_fp32() -> None:
+    generator = torch.Generator().manual_seed(3)
+    hidden, head = torch.randn(1, 64, 32, generator=generator), torch.randn(100, 32, generator=generator) * 0.1
+    targets, weight = torch.randint(0, 100, (1, 64), generator=generator), torch.ones(1, 64)
+    exact = cross_entropy_sum(hidden, head, targets, weight)
+    rounded = cross_entropy_sum(hidden.bfloat16(), head.bfloat16(), targets, weight)
+    assert rounded.dtype == torch.float32
+    torch.testing.assert_close(rounded, exact, rtol=2e-3, atol=0)
