@@ -28,7 +28,6 @@ COMMANDS: dict[str, tuple[str, str]] = {  # verb → module, summary
     "pretrain": ("foretell.cli.pretrain", "train a model from a recipe, or continue a run exactly"),
     "evaluate": ("foretell.cli.evaluate", "held-out loss, perplexity and bits per byte of a model"),
     "generate": ("foretell.cli.generate", "let a model write, and see why it chose each token"),
-    "doctor": ("foretell.cli.doctor", "versions, device, threads, memory and optional parts of this machine"),
 }
 COMMON_OPTIONS = {
     "json": "print the result as JSON on standard output, everything else on standard error",

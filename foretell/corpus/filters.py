@@ -1,7 +1,6 @@
 """Quality filters: each a question about a text; a yes drops the document, and the function's name is the reason.
 
-They take out what is not language (dumps, encoded data, endless repetition), not what is merely unusual. Add one by
-writing a function and naming it in `ALWAYS` or `SHARES`.
+They take out what is not language, not what is unusual. To add one, write the function and name it in `ALWAYS` or `SHARES`.
 """
 
 import re

@@ -47,10 +47,11 @@ class FileReader:
         """The raw documents of the file; a file that cannot be read is one `Dropped`."""
         path, compressed = self.file.path, self.file.path.suffix.lower() == ".gz"
         try:
+            if self.file.reason is None:
+                self.file.sha256 = digest(path)
             if reason := self.file.reason or (self._gzip_damage() if compressed else None):
                 yield self.file.dropped(reason)
                 return
-            self.file.sha256 = digest(path)
             with cast(io.BufferedReader, gzip.open(path) if compressed else path.open("rb", CHUNK_BYTES)) as stream:
                 head = stream.peek(HEAD_BYTES)[:HEAD_BYTES]
                 utf16 = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
@@ -103,9 +104,9 @@ class FileReader:
         """Pieces that end at a blank line, else at a line end; longer lines are dropped as they stream by."""
         buffer, limit = b"", self.settings.max_document_bytes
         while buffer := buffer + _read_up_to(stream, limit + 1 - len(buffer)):
-            end = len(buffer) if len(buffer) <= limit else buffer.rfind(b"\n\n", limit // 2, limit) + 2
-            if end <= 1:
-                end = buffer.rfind(b"\n", 0, limit) + 1
+            blank_line = buffer.rfind(b"\n\n", limit // 2, limit)
+            cut = blank_line + 2 if blank_line > 0 else buffer.rfind(b"\n", 0, limit) + 1
+            end = len(buffer) if len(buffer) <= limit else cut
             if end > 0:
                 yield buffer[:end]
             else:

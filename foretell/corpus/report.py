@@ -15,5 +15,5 @@ def render(manifest: dict[str, Any], written: CorpusWriter) -> str:
     environment.filters.update(count=count, size=size, duration=duration)
     spans = range(min(written.lengths), max(written.lengths) + 1)
     lengths = [(f"{count(2 ** (bits - 1))} – {count(2**bits)}", written.lengths[bits]) for bits in spans]
-    page = environment.get_template("corpus.html.jinja")
-    return page.render(manifest=manifest, written=written, lengths=lengths, reasons=reasons())
+    shown = {"manifest": manifest, "written": written, "lengths": lengths, "reasons": reasons()}
+    return environment.get_template("corpus.html.jinja").render(shown)

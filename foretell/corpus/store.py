@@ -93,10 +93,7 @@ def read_dropped(folder: Path) -> Iterator[Dropped]:
 
 
 def read_documents(path: Path) -> Iterator[Document]:
-    """The documents of a corpus folder, or of plain files or folders of them (extracted, not filtered).
-
-    Raises DataError for a file that cannot be read as text, so that nothing is lost in silence.
-    """
+    """The documents of a corpus folder, or of plain files (extracted, not filtered; DataError for one that is no text)."""
     if (path / MANIFEST).exists():
         yield from _of_corpus(path)
         return
@@ -117,5 +114,5 @@ def _of_corpus(folder: Path) -> Iterator[Document]:
 
 def _refuse(dropped: Dropped) -> None:
     if dropped.reason != "hidden":
-        cure = "`foretell corpus build` leaves such files out and counts them; give its folder instead"
+        cure = "give the folder of a `foretell corpus build`, which leaves such files out and counts them"
         raise DataError(f"this cannot be read as text: {dropped.reason}", where=dropped.source, cure=cure)

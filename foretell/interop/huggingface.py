@@ -93,73 +93,57 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
     return tensors
 
 
+COMMON = {"vocab_size": "vocab_size", "tied": "tie_word_embeddings"}
+WORDS: dict[str, dict[str, str]] = {  # model_type → our word → theirs; read in both directions
+    "gpt2": COMMON | {
+        "context_length": "n_positions", "d_model": "n_embd", "n_layer": "n_layer", "n_head": "n_head", "d_ff": "n_inner",
+        "norm_eps": "layer_norm_epsilon",
+    },
+    "qwen3": COMMON | {
+        "context_length": "max_position_embeddings", "d_model": "hidden_size", "n_layer": "num_hidden_layers",
+        "n_head": "num_attention_heads", "n_kv_head": "num_key_value_heads", "d_head": "head_dim", "d_ff": "intermediate_size",
+        "norm_eps": "rms_norm_eps", "rope_theta": "rope_theta",
+    },
+}  # fmt: skip
+PRESET_OF = {"gpt2": "gpt2", "qwen3": "modern"}
+FIXED: dict[str, dict[str, Any]] = {  # what these layouts always are here; another value would change the result
+    "gpt2": {"activation_function": "gelu_new", "scale_attn_by_inverse_layer_idx": False},
+    "qwen3": {"hidden_act": "silu", "attention_bias": False, "use_sliding_window": False},
+}
+
+
 def config_to_hugging_face(config: ModelConfig, end_of_text: int) -> dict[str, Any]:
     """Our config in the words of GPT2Config or Qwen3Config."""
-    common = {
-        "vocab_size": config.vocab_size, "bos_token_id": end_of_text, "eos_token_id": end_of_text, "pad_token_id": end_of_text,
-        "tie_word_embeddings": config.tied, "dtype": "float32", "torch_dtype": "float32", "use_cache": True,
-    }  # fmt: skip
-    if config.preset == "gpt2":
-        return {
-            "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "n_positions": config.context_length, "n_ctx": config.context_length,
-            "n_embd": config.d_model, "n_layer": config.n_layer, "n_head": config.n_head, "n_inner": config.d_ff,
-            "activation_function": "gelu_new", "layer_norm_epsilon": config.norm_eps, "resid_pdrop": config.dropout,
-            "embd_pdrop": config.dropout, "attn_pdrop": config.dropout, **common,
-        }  # fmt: skip
-    return {
-        "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "max_position_embeddings": config.context_length,
-        "hidden_size": config.d_model, "intermediate_size": config.d_ff, "num_hidden_layers": config.n_layer,
-        "num_attention_heads": config.n_head, "num_key_value_heads": config.n_kv_head, "head_dim": config.d_head,
-        "hidden_act": "silu", "rms_norm_eps": config.norm_eps, "rope_theta": config.rope_theta, "attention_bias": False,
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta}, "attention_dropout": config.dropout,
-        "use_sliding_window": False, **common,
-    }  # fmt: skip
+    kind = "gpt2" if config.preset == "gpt2" else "qwen3"
+    raw = {theirs: getattr(config, ours) for ours, theirs in WORDS[kind].items()} | FIXED[kind]
+    ids = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), end_of_text)
+    if kind == "gpt2":
+        dropouts = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), config.dropout)
+        own = {"architectures": ["GPT2LMHeadModel"], "n_ctx": config.context_length, **dropouts}
+    else:
+        rope = {"rope_type": "default", "rope_theta": config.rope_theta}
+        own = {"architectures": ["Qwen3ForCausalLM"], "rope_parameters": rope, "attention_dropout": config.dropout}
+    return {"model_type": kind, **own, **raw, **ids, "dtype": "float32", "torch_dtype": "float32", "use_cache": True}
 
 
 def config_from_hugging_face(raw: dict[str, Any], where: str) -> ModelConfig:
     """Their config in our words. Options that would change the result and that we do not have are refused by name."""
     kind = raw.get("model_type")
-    if kind not in ("gpt2", "qwen3"):
-        raise ModelError(f"the architecture {kind!r} is not known here", where=where, cure="supported: gpt2, qwen3")
-    gpt2 = kind == "gpt2"
+    if kind not in WORDS:
+        raise ModelError(f"the architecture {kind!r} is not known here", where=where, cure=f"supported: {', '.join(WORDS)}")
     rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
-    unsupported = {
-        "scale_attn_by_inverse_layer_idx": bool(raw.get("scale_attn_by_inverse_layer_idx")),
-        "activation_function": gpt2 and raw.get("activation_function", "gelu_new") not in ("gelu_new", "gelu_pytorch_tanh"),
-        "hidden_act": not gpt2 and raw.get("hidden_act", "silu") != "silu",
-        "attention_bias": bool(raw.get("attention_bias")),
-        "use_sliding_window": bool(raw.get("use_sliding_window")),
-        "rope_type": rope.get("rope_type", rope.get("type", "default")) != "default",
-    }
-    for name in (name for name, present in unsupported.items() if present):
-        raise ModelError(f"{name} = {raw.get(name, rope)} is not supported", where=where, cure="use a model without this option")
+    fixed = FIXED[kind] | {"rope_type": "default"}
+    for name, value in (raw | {"rope_type": rope.get("rope_type", rope.get("type", "default"))}).items():
+        if fixed.get(name, value) not in (value, value or False):
+            raise ModelError(f"{name} = {value!r} is not supported", where=where, cure=f"only {name} = {fixed[name]!r} is")
+    raw = raw | {"rope_theta": rope.get("rope_theta", raw.get("rope_theta", 10_000.0))}
+    given = {ours: raw[theirs] for ours, theirs in WORDS[kind].items() if raw.get(theirs) is not None}
+    preset = PRESETS[PRESET_OF[kind]] | {"tied": kind == "gpt2"}  # what transformers takes where config.json is silent
     try:
-        return _gpt2_config(raw) if gpt2 else _qwen3_config(raw, rope)
+        width, heads = given["d_model"], given["n_head"]
+        derived = {"n_kv_head": heads, "d_head": width // heads, "d_ff": 4 * width}
+        return ModelConfig.model_validate({"preset": PRESET_OF[kind], **preset, **derived, **given})
     except (KeyError, ValueError) as error:
         raise ModelError(
             f"config.json lacks or misstates a value: {error}", where=where, cure="restore it from the model's source"
         ) from error
-
-
-def _gpt2_config(raw: dict[str, Any]) -> ModelConfig:
-    heads, width = raw["n_head"], raw["n_embd"]
-    values: dict[str, Any] = PRESETS["gpt2"] | {
-        "context_length": raw["n_positions"], "norm_eps": raw.get("layer_norm_epsilon", 1e-5), "tied": raw.get("tie_word_embeddings", True),
-    }  # fmt: skip
-    return ModelConfig(
-        preset="gpt2", vocab_size=raw["vocab_size"], n_layer=raw["n_layer"], n_head=heads, n_kv_head=heads, d_model=width,
-        d_head=width // heads, d_ff=raw.get("n_inner") or 4 * width, **values,
-    )  # fmt: skip
-
-
-def _qwen3_config(raw: dict[str, Any], rope: dict[str, Any]) -> ModelConfig:
-    heads, width = raw["num_attention_heads"], raw["hidden_size"]
-    values: dict[str, Any] = PRESETS["modern"] | {
-        "context_length": raw["max_position_embeddings"], "norm_eps": raw.get("rms_norm_eps", 1e-6),
-        "tied": raw.get("tie_word_embeddings", False),
-    }  # fmt: skip
-    return ModelConfig(
-        preset="modern", vocab_size=raw["vocab_size"], n_layer=raw["num_hidden_layers"], n_head=heads,
-        n_kv_head=raw.get("num_key_value_heads", heads), d_model=width, d_head=raw.get("head_dim", width // heads),
-        d_ff=raw["intermediate_size"], rope_theta=rope.get("rope_theta", raw.get("rope_theta", 10_000.0)), **values,
-    )  # fmt: skip

@@ -14,7 +14,9 @@ from foretell.training.state import Progress, TrainState, make_optimizer
 from foretell.training.step import train_step
 
 
-def tokens_per_second(config: ModelConfig, *, micro_batch: int, precision: Precision, device: torch.device, seconds: float = 1.5) -> float:
+def tokens_per_second(
+    config: ModelConfig, *, micro_batch: int, precision: Precision, device: torch.device, seconds: float = 1.5
+) -> float:
     """The median speed of real steps over about `seconds`, after one to warm up."""
     model = GPT(config)
     initialise(model, seed=0)

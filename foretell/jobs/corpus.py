@@ -70,15 +70,15 @@ def _nothing_left(sources: Sequence[str], writer: CorpusWriter) -> DataError:
     told = ", ".join(f"{reason} {amounts['documents']}" for reason, amounts in writer.dropped.items())
     most = max(writer.dropped, key=lambda reason: writer.dropped[reason]["documents"], default="no files")
     cure = f"{most}: {reasons().get(most, 'give text, Markdown, HTML, JSONL or Python files')}"
-    return DataError(f"no document is left: {told or 'there are no files'}", where=", ".join(sources[:3]), cure=cure)
+    first = "".join(f"; first {item.source} {item.excerpt}" for item in writer.examples.get(most, [])[:1])
+    return DataError(f"no document is left: {told or 'there are no files'}", where=", ".join(sources[:3]) + first, cure=cure)
 
 
 def _say_summary(writer: CorpusWriter, terminal: Terminal) -> None:
     formats = ", ".join(f"{name} {size(amount)}" for name, amount in writer.formats.most_common())
     rows = [["kept", count(writer.totals["documents"]), size(writer.totals["bytes"]), formats]]
-    meanings = reasons()
     for reason, amounts in writer.dropped.items():
-        rows.append([reason, count(amounts["documents"]), size(amounts["bytes"]), meanings.get(reason, "")])
+        rows.append([reason, count(amounts["documents"]), size(amounts["bytes"]), reasons().get(reason, "")])
     terminal.table(["", "documents", "text", ""], rows)
     if replaced := writer.totals["replaced_characters"]:
         terminal.say(f"{count(replaced)} characters could not be decoded; U+FFFD stands in their place")
@@ -90,9 +90,8 @@ def show_corpus(folder: Path, terminal: Terminal, *, dropped: bool, reason: str 
     if reason is not None and reason not in counts:
         known = ", ".join(counts) or "none"
         raise SettingError(f"nothing was left out for {reason!r}", where=str(folder), cure=f"its reasons: {known}")
-    left_out = (item for item in read_dropped(folder) if reason in (None, item.reason))
-    items: Items = left_out if dropped or reason else read_documents(folder)
-    shown = [asdict(item) for item in islice(items, limit)]
+    items: Items = read_dropped(folder) if dropped or reason else read_documents(folder)
+    shown = list(islice((asdict(item) for item in items if reason in (None, getattr(item, "reason", None))), limit))
     for record in shown:
         terminal.say(f"{record.get('reason', record['id'])}  {record['source']}", "bold")
         terminal.say(f"{excerpt(record.get('text') or record.get('excerpt', ''))}\n")

@@ -152,7 +152,7 @@ def _build_state(recipe: Recipe, begin: Path | None, config: ModelConfig, device
 
 
 def _continued(given: Recipe, run: RunFolder, terminal: Terminal) -> tuple[Recipe, set[str]]:
-    """The run's own recipe with what the user set differently now, and which keys that are. Raises SettingError for what may not change."""
+    """The run's own recipe with what the user set differently now, and those keys. Raises SettingError for what may not change."""
     saved = load_settings(Recipe, run.recipe)
     explicit = _set_values(given)
     merged = {name: {**section, **explicit.get(name, {})} for name, section in saved.model_dump(exclude_none=True).items()}

@@ -9,7 +9,7 @@ import torch
 
 from foretell.base.console import Terminal
 from foretell.base.errors import Interrupted, SettingError
-from foretell.base.runs import RunFolder, keep_until, numbered
+from foretell.base.runs import keep_until, numbered
 from foretell.base.units import count, size
 from foretell.compute.device import measured_peak
 from foretell.data.batches import TrainBatches, held_out_windows

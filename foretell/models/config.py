@@ -60,9 +60,8 @@ class ModelConfig(Settings):
     @model_validator(mode="after")
     def _consistent(self) -> "ModelConfig":
         if self.n_head % self.n_kv_head:
-            raise ValueError(
-                f"n_kv_head = {self.n_kv_head} does not divide n_head = {self.n_head} | model.n_kv_head one of {_divisors(self.n_head)}"
-            )
+            cure = f"model.n_kv_head one of {_divisors(self.n_head)}"
+            raise ValueError(f"n_kv_head = {self.n_kv_head} does not divide n_head = {self.n_head} | {cure}")
         if self.position == "rotary" and self.d_head % 2:
             raise ValueError(f"d_head = {self.d_head} is odd, but rotary positions turn pairs | an even model.d_head")
         return self
@@ -90,45 +89,40 @@ def resolve(settings: ModelSettings, vocab_size: int) -> tuple[ModelConfig, list
     The dial is depth: d_model = 64·n_layer, heads 64 wide; gpt2: d_ff = 4·d_model; modern: d_ff = 8/3·d_model (the same
     matrix sizes with three matrices) and half as many KV heads. Raises SettingError.
     """
-    notes: list[str] = []
+    if settings.size and settings.n_layer not in (None, SIZES[settings.size]):
+        raise SettingError("size and n_layer say different things", where="model.size, model.n_layer", cure="give one of them")
+    modern, preset, notes = settings.preset == "modern", PRESETS[settings.preset], list[str]()
 
     def derive(name: str, value: int, reason: str) -> int:
         given: int | None = getattr(settings, name)
-        if given is not None:
-            return given
-        notes.append(f"{name} {value} ← {reason}")
-        return value
+        if given is None:
+            notes.append(f"{name} {value} ← {reason}")
+        return value if given is None else given
 
-    modern = settings.preset == "modern"
-    if settings.size and settings.n_layer not in (None, SIZES[settings.size]):
-        raise SettingError("size and n_layer say different things", where="model.size, model.n_layer", cure="give one of them")
-    default_depth = settings.d_model // HEAD_WIDTH if settings.d_model else SIZES[settings.size or "small"]
+    depth = max(1, settings.d_model // HEAD_WIDTH) if settings.d_model and not settings.size else SIZES[settings.size or "small"]
     n_layer = derive(
-        "n_layer", max(1, default_depth), f"size={settings.size or 'small'}" if not settings.d_model else "d_model / 64"
+        "n_layer", depth, "d_model / 64" if settings.d_model and not settings.size else f"size={settings.size or 'small'}"
     )
     d_model = derive("d_model", HEAD_WIDTH * n_layer, "64 · n_layer")
     n_head = derive("n_head", _heads(d_model), "d_model / 64")
     if d_model % n_head and settings.d_head is None:
-        raise SettingError(
-            f"n_head = {n_head} does not divide d_model = {d_model}",
-            where="model.n_head",
-            cure=f"model.n_head one of {_divisors(d_model)}",
-        )
-    d_ff = derive("d_ff", -(-8 * d_model // 3 // 32) * 32 if modern else 4 * d_model, "8/3 · d_model" if modern else "4 · d_model")
-    n_kv_head = derive("n_kv_head", n_head // 2 if modern and n_head % 2 == 0 else n_head, "n_head / 2" if modern else "n_head")
-    preset = PRESETS[settings.preset]
-    values = preset | {"context_length": derive("context_length", preset["context_length"], settings.preset)}
-    if settings.tied is not None:
-        values["tied"] = settings.tied
+        cure = f"model.n_head one of {_divisors(d_model)}"
+        raise SettingError(f"n_head = {n_head} does not divide d_model = {d_model}", where="model.n_head", cure=cure)
+    values = preset | {
+        "n_kv_head": derive(
+            "n_kv_head", n_head // 2 if modern and n_head % 2 == 0 else n_head, "n_head / 2" if modern else "n_head"
+        ),
+        "d_ff": derive("d_ff", -(-8 * d_model // 96) * 32 if modern else 4 * d_model, "8/3 · d_model" if modern else "4 · d_model"),
+        "context_length": derive("context_length", preset["context_length"], settings.preset),
+        "d_head": settings.d_head or d_model // n_head,
+        "tied": preset["tied"] if settings.tied is None else settings.tied,
+    }
+    sizes = {"vocab_size": vocab_size, "n_layer": n_layer, "d_model": d_model, "n_head": n_head, "dropout": settings.dropout}
     try:
-        config = ModelConfig(
-            preset=settings.preset, vocab_size=vocab_size, n_layer=n_layer, n_head=n_head, n_kv_head=n_kv_head, d_model=d_model,
-            d_head=settings.d_head or d_model // n_head, d_ff=d_ff, dropout=settings.dropout, **values,
-        )  # fmt: skip
+        return ModelConfig.model_validate({"preset": settings.preset, **values, **sizes}), notes
     except ValidationError as error:
         what, _, cure = error.errors()[0]["msg"].removeprefix("Value error, ").partition(" | ")
         raise SettingError(what, where="[model]", cure=cure or "change the model's sizes") from error
-    return config, notes
 
 
 def _heads(d_model: int) -> int:

@@ -23,6 +23,7 @@ class Plan:
     config: ModelConfig
     tokens_per_second: float
     steps: int
+    epochs: float
     expected_loss: float
 
 
@@ -31,7 +32,7 @@ def expected_loss(parameters: int, tokens: float, tokens_of_text: int) -> float:
     repeats = max(0.0, tokens / tokens_of_text - 1)
     unique = min(tokens, tokens_of_text)
     effective = unique * (1 + REPETITION_HALF_LIFE * (1 - math.exp(-repeats / REPETITION_HALF_LIFE)))
-    return 1.8172 + 482.01 / parameters**0.3478 + 2085.43 / effective**0.3658
+    return 1.8172 + 482.01 / math.pow(parameters, 0.3478) + 2085.43 / math.pow(effective, 0.3658)
 
 
 def vocabulary_size(text_bytes: int) -> int:
@@ -44,7 +45,12 @@ def vocabulary_size(text_bytes: int) -> int:
 
 
 def best_plan(
-    candidates: Iterable[ModelConfig], speed: Callable[[ModelConfig], float], *, seconds: float, batch_tokens: int, tokens_of_text: int
+    candidates: Iterable[ModelConfig],
+    speed: Callable[[ModelConfig], float],
+    *,
+    seconds: float,
+    batch_tokens: int,
+    tokens_of_text: int,
 ) -> tuple[Plan, list[Plan]]:
     """Measure candidates from small to large until one is expected to do worse than the one before; return the best and all."""
     plans: list[Plan] = []
@@ -52,7 +58,7 @@ def best_plan(
         rate = speed(config)
         steps = max(1, int(seconds * rate / batch_tokens))
         loss = expected_loss(matrix_parameters(config), steps * batch_tokens, tokens_of_text)
-        plans.append(Plan(config, rate, steps, loss))
+        plans.append(Plan(config, rate, steps, steps * batch_tokens / tokens_of_text, loss))
         if len(plans) > 1 and plans[-1].expected_loss > plans[-2].expected_loss:
             break
     return min(plans, key=lambda plan: plan.expected_loss), plans

@@ -29,7 +29,7 @@ def train_bpe(texts: Iterable[str], settings: TokenizerSettings) -> Tokenizer:
         special_tokens=[end],
         show_progress=False,
     )
-    inner.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.FixedLength(LONGEST_WORD), to_bytes])
+    inner.pre_tokenizer = pre_tokenizers.Sequence([split, to_bytes])
     clean = (text.encode("utf-8", "replace").decode() for text in texts)  # the library refuses halves of surrogate pairs
     with library_errors(DataError("the tokenizer library failed on this text", where="training", cure="leave out parts of it")):
         inner.train_from_iterator((piece for text in clean for piece in pieces(text)), trainer)

@@ -73,7 +73,7 @@ class Tokenizer:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of tokenizer.json's content, however it was laid out."""
-        return hashlib.sha256(json.dumps(json.loads(self._inner.to_str()), sort_keys=False).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(json.loads(self._inner.to_str()), sort_keys=True).encode()).hexdigest()
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text."""

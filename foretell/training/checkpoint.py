@@ -6,6 +6,7 @@ step-00000500/  config.json, model.safetensors (fp32 masters), tokenizer…   op
                 digests.json            verified when read
 """
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -37,22 +38,15 @@ def save_checkpoint(folder: Path, state: TrainState, tokenizer: Tokenizer, envir
             partial.mkdir()
             save_model(partial, state.model, tokenizer, state.parameters.named_masters())
             save_file(_optimizer_tensors(state), partial / OPTIMIZER)
-            # why a run stopped is not part of where it stands: a resumed run goes on
-            progress = state.progress.to_json() | {"stop_reason": _lasting(state.progress)}
+            progress = asdict(state.progress)
+            if progress["stop_reason"] == "interrupted":  # a resumed run goes on
+                progress["stop_reason"] = None
             (partial / STATE).write_text(dump({"version": VERSION, "progress": progress, "environment": environment}, indent=1))
             seal(partial)
-    _drop_old(folder, keep, state.progress.best_step)
+    for old in checkpoints(folder)[:-keep]:
+        if state.progress.best_step is None or old != checkpoint_path(folder, state.progress.best_step):
+            remove(old)
     return path
-
-
-def _lasting(progress: Progress) -> str | None:
-    return None if progress.stop_reason == "interrupted" else progress.stop_reason
-
-
-def _drop_old(folder: Path, keep: int, best_step: int | None) -> None:
-    for path in checkpoints(folder)[:-keep]:
-        if best_step is None or path != checkpoint_path(folder, best_step):
-            remove(path)
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -80,14 +74,15 @@ def read_state(path: Path) -> tuple[Progress, dict[str, Any]]:
     values = read_json(path / STATE)
     if values.get("version", 0) > VERSION:
         raise CheckpointError("a newer Foretell wrote this checkpoint", where=str(path / STATE), cure="upgrade foretell")
-    return Progress.from_json(values["progress"]), values["environment"]
+    return Progress(**values["progress"]), values["environment"]
 
 
 def restore(path: Path, state: TrainState) -> None:
     """Put a verified checkpoint into a freshly built state: weights, moments, random state, counters."""
     state.progress, _ = read_state(path)
     weights = from_hugging_face(read_tensors(path), state.model.config, str(path))
-    load_weights_into(state, weights, str(path))
+    load_weights(state.model, weights, str(path))
+    state.parameters.load(weights)
     tensors = load_file(path / OPTIMIZER)
     for index, group in enumerate(state.optimizer.param_groups):
         master = group["params"][0]
@@ -96,12 +91,6 @@ def restore(path: Path, state: TrainState) -> None:
     torch.set_rng_state(tensors["random_state"])
     if torch.cuda.is_available() and "cuda_random_state" in tensors:
         torch.cuda.set_rng_state(tensors["cuda_random_state"])
-
-
-def load_weights_into(state: TrainState, weights: dict[str, Tensor], where: str) -> None:
-    """Fill the masters, after checking shapes through the model."""
-    load_weights(state.model, weights, where)
-    state.parameters.load(weights)
 
 
 def _optimizer_tensors(state: TrainState) -> dict[str, Tensor]:

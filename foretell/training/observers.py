@@ -1,4 +1,4 @@
-"""What happens once in a while during training: evaluate, stop early, sample, save, log. Each is one small observer."""
+"""What happens once in a while during training: evaluate, stop early, log, sample, save. Each is one small observer."""
 
 import time
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from foretell.training.state import StepReport, TrainState
 
 
 class HeldOutScore(Protocol):
-    """What an evaluation gives; the rates are in nats per token and bits per byte."""
+    """What an evaluation gives, in nats per token and bits per byte."""
 
     @property
     def loss(self) -> float: ...
@@ -21,7 +21,7 @@ class HeldOutScore(Protocol):
 
 def due(step: int, every: int | None, state: TrainState) -> bool:
     """It is time: every so many steps, and after the last one."""
-    return every is not None and (step % every == 0 or state.progress.step >= state.progress.steps)
+    return every is not None and (step % every == 0 or step >= state.progress.steps)
 
 
 class Clock:
@@ -45,39 +45,29 @@ class Evaluate:
     def __call__(self, state: TrainState, report: StepReport) -> None:
         if not due(report.step, self._every, state):
             return
-        score = self._score(state.model)
+        score, progress = self._score(state.model), state.progress
         report.held_out_loss, report.held_out_bits_per_byte = score.loss, score.bits_per_byte
-        progress = state.progress
         if progress.best_held_out_loss is None or score.loss < progress.best_held_out_loss:
-            progress.best_held_out_loss, progress.best_step = score.loss, report.step
-            progress.evaluations_without_gain = 0
-            return
-        progress.evaluations_without_gain += 1
-        if self._patience is not None and progress.evaluations_without_gain >= self._patience and progress.stop_reason is None:
-            progress.stop_reason = "early_stop"
+            progress.best_held_out_loss, progress.best_step, progress.evaluations_without_gain = score.loss, report.step, 0
+        else:
+            progress.evaluations_without_gain += 1
+        if self._patience is not None and progress.evaluations_without_gain >= self._patience:
+            progress.stop_reason = progress.stop_reason or "early_stop"
 
 
 class WriteMetrics:
-    """metrics.jsonl, the truth about the run; readers of its lines (TensorBoard, display) are called with each."""
+    """metrics.jsonl, the truth about the run; its readers (TensorBoard, display) are called with each line."""
 
     def __init__(self, path: Path, every: int, readers: list[Callable[[dict[str, Any]], None]]) -> None:
         self._path, self._every, self._readers = path, every, readers
-        self._tokens, self._seconds = 0, 0.0
+        self._tokens, self._seconds = 0, 0.0  # since the last line: pure training time
 
     def __call__(self, state: TrainState, report: StepReport) -> None:
-        self._tokens += report.step_tokens
-        self._seconds += report.seconds
+        self._tokens, self._seconds = self._tokens + report.step_tokens, self._seconds + report.seconds
         if not (due(report.step, self._every, state) or report.step == 1 or report.held_out_loss is not None):
             return
-        record: dict[str, Any] = {
-            "step": report.step,
-            "tokens": report.tokens,
-            "loss": report.loss,
-            "learning_rate": report.learning_rate,
-            "grad_norm": report.grad_norm,
-            "tokens_per_second": self._tokens / self._seconds,
-            "elapsed_seconds": state.progress.elapsed_seconds,
-        }
+        record: dict[str, Any] = {name: getattr(report, name) for name in ("step", "tokens", "loss", "learning_rate", "grad_norm")}
+        record |= {"tokens_per_second": self._tokens / self._seconds, "elapsed_seconds": state.progress.elapsed_seconds}
         if report.held_out_loss is not None:
             record |= {"held_out_loss": report.held_out_loss, "held_out_bits_per_byte": report.held_out_bits_per_byte}
         append_record(self._path, record)
@@ -93,16 +83,13 @@ class TensorBoard:
         from torch.utils.tensorboard import SummaryWriter
 
         self._writer = SummaryWriter(str(folder), purge_step=purge_step)
+        self.close = self._writer.close
 
     def __call__(self, record: dict[str, Any]) -> None:
         for name, value in record.items():
             if name != "step":
                 self._writer.add_scalar(name, value, record["step"])
         self._writer.flush()
-
-    def close(self) -> None:
-        """Finish the event file."""
-        self._writer.close()
 
 
 class Sample:

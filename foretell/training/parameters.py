@@ -11,6 +11,9 @@ import torch
 from torch import Tensor, nn
 
 
+Named = tuple[str, nn.Parameter]
+
+
 @dataclass
 class _Group:
     """names and shapes in order; master and gradient in fp32; working (and its gradient) in the compute dtype."""
@@ -30,10 +33,10 @@ class FlatParameters:
     """
 
     def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
-        named = list(model.named_parameters())
-        matrices = [(name, p) for name, p in named if p.ndim >= 2]
-        vectors = [(name, p) for name, p in named if p.ndim < 2]
-        self.groups = [_flatten(part, dtype) for part in (matrices, vectors)]
+        parts: tuple[list[Named], list[Named]] = ([], [])
+        for named in model.named_parameters():
+            parts[named[1].ndim < 2].append(named)
+        self.groups = [_flatten(part, dtype) for part in parts]
         self.mixed = dtype != torch.float32
 
     def masters(self) -> list[Tensor]:
@@ -52,7 +55,9 @@ class FlatParameters:
     @torch.no_grad()
     def gradient_norm(self) -> Tensor:
         """The norm of the whole gradient."""
-        return torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(group.gradient) for group in self.groups]))
+        norms = [torch.linalg.vector_norm(group.gradient) for group in self.groups]
+        total: Tensor = torch.linalg.vector_norm(torch.stack(norms))
+        return total
 
     @torch.no_grad()
     def clip(self, norm: float, limit: float | None) -> None:
@@ -90,7 +95,7 @@ class FlatParameters:
 
 
 @torch.no_grad()
-def _flatten(named: list[tuple[str, nn.Parameter]], dtype: torch.dtype) -> _Group:
+def _flatten(named: list[Named], dtype: torch.dtype) -> _Group:
     parameters = [parameter for _, parameter in named]
     sizes = [parameter.numel() for parameter in parameters]
     master = torch.cat([parameter.detach().float().reshape(-1) for parameter in parameters])

@@ -1,7 +1,6 @@
 """Everything that a training run is at a moment: what is saved and restored. State is passed, never ambient."""
 
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 
@@ -25,15 +24,6 @@ class Progress:
     best_step: int | None = None
     evaluations_without_gain: int = 0
     stop_reason: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain values."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> "Progress":
-        """From plain values; values of a newer version that we do not know are ignored."""
-        return cls(**{field.name: values[field.name] for field in fields(cls) if field.name in values})
 
 
 @dataclass

@@ -53,7 +53,7 @@ def as_given(arguments: argparse.Namespace, terminal: Terminal) -> object:
 
 @pytest.mark.parametrize("words", [["--help"], ["recipes"], ["recipes", "show", "tiny"], ["recipes", "--help"]])
 def test_quick_commands_import_nothing_heavy(words: list[str]) -> None:
-    heavy = {"torch", "numpy", "pydantic", "transformers", "tokenizers", "foretell.cli.doctor"} | (
+    heavy = {"torch", "numpy", "pydantic", "transformers", "tokenizers"} | (
         {"rich"} if "--help" in words else set()
     )
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -229,23 +229,3 @@ def test_a_recipe_must_say_what_it_needs(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not say all") as caught:
         recipes.bundled(tmp_path)
     assert caught.value.cure == "add # score: …"
-
-
-def test_doctor_tells_the_machine(capsys: pytest.CaptureFixture[str]) -> None:
-    assert command.main(["doctor", "--json"]) == 0
-    told = capsys.readouterr()
-    found = json.loads(told.out)
-    assert found["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
-    assert found["threads"] >= 1
-    assert found["total_bytes"] >= found["available_bytes"] > 0
-    assert set(found["flops_per_second"]) == {"fp32", "bf16"}
-    assert "GFLOP/s in bf16" in told.err.replace("\n", "")
-
-
-def test_doctor_names_the_cure_for_a_missing_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    from foretell.jobs import doctor
-
-    monkeypatch.setattr(doctor, "PACKAGES", ("not-a-package",))
-    monkeypatch.setattr(doctor, "EXTRAS", {"not-a-package": "interop"})
-    monkeypatch.setattr(doctor, "measured_peak", lambda precision, device: 1.0)
-    assert doctor.examine()["missing"] == {"not-a-package": 'pip install "foretell[interop]"'}
