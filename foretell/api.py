@@ -9,7 +9,7 @@ from foretell.base.console import Terminal
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from foretell.generation.request import Completion
+    from foretell.generation.engine import Completion
     from foretell.models.gpt import GPT
     from foretell.tokenizers.tokenizer import Tokenizer
 
@@ -37,31 +37,22 @@ class Model:
     def score(self, text: str) -> list[float]:
         """The log-probability (nats) of every token of a text, each window of the context on its own."""
         import numpy as np
-        import torch
 
-        from foretell.evaluation.perplexity import text_batches
-        from foretell.training.loss import nats_per_token
+        from foretell.evaluation.perplexity import text_batches, window_nats
 
         tokens_N = np.array(self.tokenizer.encode(text), dtype=np.int64)
-        scores: list[float] = []
-        with torch.no_grad():
-            for batch in text_batches(tokens_N, self.tokenizer.end_of_text, self.network.config.context_length, 1):
-                hidden_BTD = self.network(batch.tokens_BT.to(self.network.head.weight.device))
-                scores += (-nats_per_token(hidden_BTD, self.network.head.weight, batch.targets_BT.to(hidden_BTD.device))[0]).tolist()
-        return scores
+        batches = text_batches(tokens_N, self.tokenizer.end_of_text, self.network.config.context_length, micro_batch=1)
+        return [-nats for batch in batches for nats in window_nats(self.network, batch)[batch.weight_BT > 0].tolist()]
 
 
 def load(folder: str | Path) -> Model:
     """Open any model directory. Raises ModelError."""
-    from foretell.compute.device import default_device
-    from foretell.interop.huggingface import load_model
-    from foretell.tokenizers.tokenizer import Tokenizer
+    from foretell.interop.huggingface import open_model
 
-    tokenizer = Tokenizer.load(Path(folder))
-    return Model(load_model(Path(folder)).to(default_device()), tokenizer)
+    return Model(*open_model(Path(folder)))
 
 
-def pretrain(recipe: str | Mapping[str, Any], *, out: str | Path | None = None, resume: bool = False, quiet: bool = True) -> dict[str, Any]:
+def pretrain(recipe: str | Mapping[str, Any], *, out: str | Path | None = None, resume: bool = False, quiet: bool = True) -> Any:
     """Train from a recipe: a TOML file, a bundled name, or a mapping of sections. Returns where the model is and its score."""
     from foretell.jobs.pretrain import pretrain as job
     from foretell.jobs.recipe import Recipe, load_recipe

@@ -3,52 +3,45 @@
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TextIO
+from contextlib import contextmanager, nullcontext
+from functools import cached_property
+from typing import TYPE_CHECKING, TextIO
 
 from foretell.base.units import count
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.progress import Progress as Bar
 
 QUIET_INTERVAL_SECONDS = 10.0  # without a terminal: one line per interval, so that log files are not flooded
 
 
 class Terminal:
-    """Human output. With `json` it goes to standard error, so that standard output holds only results.
-
-    quiet: say nothing but warnings and results.
-    """
+    """Human output; quiet: nothing but warnings. json: on standard error, so that standard output holds only results."""
 
     def __init__(self, *, quiet: bool = False, json: bool = False, stream: TextIO | None = None) -> None:
-        self.quiet, self.json = quiet, json
-        self._stream = stream if stream is not None else (sys.stderr if json else sys.stdout)
-        self._console: Console | None = None
+        self.quiet, self._stream = quiet, stream or (sys.stderr if json else sys.stdout)
 
-    @property
+    @cached_property
     def console(self) -> "Console":
         """The rich console, made on first use (importing rich costs more than most commands)."""
-        if self._console is None:
-            from rich.console import Console
+        from rich.console import Console
 
-            self._console = Console(file=self._stream, highlight=False, soft_wrap=True)
-        return self._console
+        return Console(file=self._stream, highlight=False, soft_wrap=True)
 
     @property
     def interactive(self) -> bool:
         """A person watches: a live display makes sense."""
         return self.console.is_terminal and not self.quiet
 
-    def say(self, text: str = "", style: str | None = None) -> None:
-        """One line of plain text (never read as markup: it may hold anybody's data)."""
+    def say(self, text: str = "", style: str | None = None, end: str = "\n") -> None:
+        """Plain text, at once (never read as markup: it may hold anybody's data)."""
         if not self.quiet:
-            self.console.print(text, style=style, markup=False, emoji=False)
+            self.console.print(text, style=style, end=end, markup=False, emoji=False)
 
     def write(self, text: str, style: str | None = None) -> None:
-        """Text without a line's end, at once: for streams."""
-        if not self.quiet:
-            self.console.print(text, style=style, end="", markup=False, emoji=False)
-            self._stream.flush()
+        """Text without a line's end: for streams."""
+        self.say(text, style, end="")
 
     def warn(self, text: str) -> None:
         """One line that is said even when quiet."""
@@ -69,52 +62,37 @@ class Terminal:
             numeric = all(row[index][:1].isdigit() or row[index][:1] in "-–" for row in rows if row[index])
             table.add_column(column, justify="right" if rows and numeric else "left", overflow="fold")
         for row in rows:
-            table.add_row(*(Text(cell) for cell in row))
+            table.add_row(*map(Text, row))
         self.show(table)
 
     @contextmanager
     def progress(self, description: str, total: float | None = None, unit: str = "") -> Iterator["Progress"]:
-        """A bar on a terminal, a line every few seconds elsewhere."""
-        bar = Progress(self, description, total, unit)
-        try:
-            yield bar
-        finally:
-            bar.close()
+        """How far a long step is: a bar on a terminal, a line every few seconds elsewhere."""
+        progress = Progress(self, description, total, unit)
+        with progress.bar or nullcontext():
+            yield progress
 
 
 class Progress:
-    """How far a long step is. `advance` may be called as often as one likes."""
+    """What `Terminal.progress` yields."""
 
     def __init__(self, terminal: Terminal, description: str, total: float | None, unit: str) -> None:
-        self._terminal, self._description, self._total, self._unit = terminal, description, total, unit
-        self._done = 0.0
-        self._said_at_seconds = time.monotonic()
-        self._live: Any = None
+        self._terminal, self._description, self._unit = terminal, description, unit
+        self._of_total = f" of {count(total)}" if total else ""
+        self._done, self._said_at_seconds = 0.0, time.monotonic()
+        self.bar: Bar | None = None
         if terminal.interactive:
-            from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-            from rich.progress import Progress as RichProgress
+            from rich import progress as rich
 
-            self._live = RichProgress(
-                TextColumn("{task.description}", markup=False),
-                BarColumn(),
-                TimeRemainingColumn(),
-                console=terminal.console,
-                transient=True,
-            )
-            self._live.start()
-            self._task = self._live.add_task(description, total=total)
+            columns = rich.TextColumn("{task.description}", markup=False), rich.BarColumn(), rich.TimeRemainingColumn()
+            self.bar = rich.Progress(*columns, console=terminal.console, transient=True)
+            self.bar.add_task(description, total=total)
 
     def advance(self, amount: float = 1.0) -> None:
-        """Record that `amount` more is done."""
+        """Record that `amount` more is done; as often as one likes."""
         self._done += amount
-        if self._live is not None:
-            self._live.update(self._task, completed=self._done)
+        if self.bar:
+            self.bar.advance(self.bar.task_ids[0], amount)
         elif time.monotonic() - self._said_at_seconds >= QUIET_INTERVAL_SECONDS:
             self._said_at_seconds = time.monotonic()
-            of_total = f" of {count(self._total)}" if self._total else ""
-            self._terminal.say(f"{self._description}: {count(self._done)}{of_total} {self._unit}".rstrip())
-
-    def close(self) -> None:
-        """Take the bar away."""
-        if self._live is not None:
-            self._live.stop()
+            self._terminal.say(f"{self._description}: {count(self._done)}{self._of_total} {self._unit}".rstrip())

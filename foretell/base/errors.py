@@ -1,21 +1,8 @@
-"""The tree of errors. Each one is three lines for the user: what, where, what to try.
-
-ForetellError            exit code 1
-├── SettingError         2  a recipe, a flag or a path on the command line
-├── DataError            1  input files
-├── CheckpointError      1  a run's saved state
-├── ModelError           1  a model directory
-├── CapacityError        3  it will not fit: needed, there, what to change
-├── RequestError         2  one request to a model
-└── Interrupted        130  stopped by the user, after a checkpoint
-"""
+"""The tree of errors. Each one is three lines for the user: what, where, what to try."""
 
 
 class ForetellError(Exception):
-    """Something the user can understand and mend.
-
-    what: the problem in one sentence. where: file, line, row or setting. cure: what to try.
-    """
+    """Something the user can mend. what: one sentence. where: file, line, row or setting. cure: what to try."""
 
     exit_code = 1
 
@@ -27,29 +14,26 @@ class ForetellError(Exception):
         return f"error: {self.what}\nwhere: {self.where}\n  try: {self.cure}"
 
 
-class SettingError(ForetellError):
+class SettingError(ForetellError):  # a recipe, a flag or a path on the command line
     exit_code = 2
 
 
-class DataError(ForetellError):
-    exit_code = 1
+class DataError(ForetellError): ...  # input files
 
 
-class CheckpointError(ForetellError):
-    exit_code = 1
+class CheckpointError(ForetellError): ...  # a run's saved state
 
 
-class ModelError(ForetellError):
-    exit_code = 1
+class ModelError(ForetellError): ...  # a model directory
 
 
-class CapacityError(ForetellError):
+class CapacityError(ForetellError):  # it will not fit: needed, there, what to change
     exit_code = 3
 
 
-class RequestError(ForetellError):
+class RequestError(ForetellError):  # one request to a model
     exit_code = 2
 
 
-class Interrupted(ForetellError):
+class Interrupted(ForetellError):  # stopped by the user, after a checkpoint
     exit_code = 130

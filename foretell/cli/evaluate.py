@@ -11,9 +11,8 @@ EXAMPLE = "foretell evaluate runs/mine/model --text book.txt --json"
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("model", metavar="MODEL", type=Path, help="a model directory")
-    parser.add_argument(
-        "--text", metavar="FILE", type=Path, action="append", default=[], help="a text to score; '-' is standard input"
-    )
+    text = "a text to score; '-' is standard input; may be given again"
+    parser.add_argument("--text", metavar="FILE", type=Path, action="append", default=[], help=text)
     parser.add_argument("--out", metavar="DIR", type=Path, help="also write evaluation.json into this new folder")
 
 

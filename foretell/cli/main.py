@@ -1,7 +1,4 @@
-"""The `foretell` command: the table of verbs, the options that all share, and what a person sees when something goes wrong.
-
-Only the module of the chosen verb is imported, so that `foretell --help` is instant.
-"""
+"""The `foretell` command: its verbs, the options that all share, and what a person sees when something goes wrong."""
 
 import argparse
 import difflib
@@ -19,7 +16,7 @@ from foretell import __version__
 from foretell.base.console import Terminal
 from foretell.base.errors import CapacityError, ForetellError, SettingError
 
-COMMANDS: dict[str, tuple[str, str]] = {  # verb → module, summary
+COMMANDS: dict[str, tuple[str, str]] = {  # verb → module (only the chosen one is imported, so that help is instant), summary
     "quickstart": ("foretell.cli.quickstart", "from raw text to your own language model in minutes"),
     "corpus": ("foretell.cli.corpus", "build a clean corpus with provenance, and look into one"),
     "tokenizer": ("foretell.cli.tokenizer", "train a tokenizer, and see what it makes of a text"),
@@ -38,10 +35,7 @@ CLOSED_PIPE, INTERRUPTED = 141, 130  # what a shell reports for a program that S
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose sub-verbs share the common options and the example, and whose errors are three lines.
-
-    Options may stand between positionals (`pretrain RECIPE --out RUN training.steps=5`), which argparse alone refuses.
-    """
+    """Its sub-verbs share the common options and the example, options may stand between positionals, errors are three lines."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"allow_abbrev": False, "formatter_class": argparse.RawDescriptionHelpFormatter, **options})
@@ -57,13 +51,8 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse does, with options allowed anywhere."""
-        if self._plain:
-            return super().parse_known_args(args, namespace)
-        self._plain = True
-        try:
-            return self.parse_known_intermixed_args(args, namespace)
-        finally:
-            self._plain = False
+        plain, self._plain = self._plain, True
+        return (super().parse_known_args if plain else self.parse_known_intermixed_args)(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Wrong usage. Raises SettingError."""
@@ -101,14 +90,12 @@ def _dispatch(words: list[str]) -> int:
     if words == ["--version"]:
         print(f"foretell {__version__}")
         return 0
-    verb, *rest = words
-    name, summary = _found(verb)
+    name, summary = _found(words[0])
     module = importlib.import_module(name)
-    parser = Parser(
-        prog=f"foretell {verb}", description=f"{summary[0].upper()}{summary[1:]}.", epilog=f"example:\n  {module.EXAMPLE}"
-    )
+    description, epilog = f"{summary[0].upper()}{summary[1:]}.", f"example:\n  {module.EXAMPLE}"
+    parser = Parser(prog=f"foretell {words[0]}", description=description, epilog=epilog)
     module.configure(parser)
-    arguments = parser.parse_args(rest, argparse.Namespace(**dict.fromkeys(COMMON_OPTIONS, False)))
+    arguments = parser.parse_args(words[1:], argparse.Namespace(**dict.fromkeys(COMMON_OPTIONS, False)))
     result = module.run(arguments, Terminal(quiet=arguments.quiet, json=arguments.json))
     if arguments.json:
         from foretell.base.records import dump
@@ -118,8 +105,7 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _overview() -> str:
-    width = max(map(len, COMMANDS))
-    verbs = "\n".join(f"  {verb:{width}}  {summary}" for verb, (_, summary) in COMMANDS.items())
+    verbs = "\n".join(f"  {verb:10}  {summary}" for verb, (_, summary) in COMMANDS.items())
     return f"""usage: foretell COMMAND ...
 
 From raw text to a language model that you trained, understand, evaluated and serve.
@@ -141,12 +127,11 @@ def _found(verb: str) -> tuple[str, str]:
 
 
 def _explained(error: Exception) -> ForetellError:
-    """Any failure as an error of ours; where: the deepest line of this package."""
+    """Any failure as an error of ours; where: the deepest line of this package (that of `main`, if nothing else)."""
     if isinstance(error, ForetellError):
         return error
-    package = str(Path(__file__).resolve().parents[1])
-    ours = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(package)]
-    where = f"{ours[-1].filename}:{ours[-1].lineno}" if ours else "outside this package"
+    frames, package = traceback.extract_tb(error.__traceback__), str(Path(__file__).parents[1])
+    where = [f"{frame.filename}:{frame.lineno}" for frame in frames if frame.filename.startswith(package)][-1]
     what = f"{type(error).__name__}: {error}".splitlines()[0]
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
         cure = "choose a smaller batch, context or model (for example training.micro_batch=1), or close other programs"

@@ -10,7 +10,7 @@ EXAMPLE = "foretell quickstart my-texts/ --minutes 5 --out runs/mine"
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("sources", metavar="SOURCE", nargs="*", help="files, folders, globs; default: the Python standard library's text")
+    parser.add_argument("sources", metavar="SOURCE", nargs="*", help="files, folders, globs; default: the standard library's text")
     parser.add_argument("--out", metavar="RUN", type=Path, help="the run's folder; default: a new one in runs/")
     parser.add_argument("--minutes", metavar="M", type=float, default=5.0, help="time for the whole road (default 5)")
 

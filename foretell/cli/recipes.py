@@ -3,28 +3,26 @@
 import argparse
 
 from foretell.base.console import Terminal
-from foretell.base.files import read_text
 
 EXAMPLE = "foretell recipes show tiny"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Without a sub-verb: the list."""
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    show = commands.add_parser("show", help="print one recipe")
+    show = parser.add_subparsers(title="commands", metavar="COMMAND").add_parser("show", help="print one recipe")
     show.add_argument("name", metavar="NAME", help="a bundled name, or a TOML file")
 
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> object:
     """Print the list or one recipe."""
-    from foretell.jobs.recipes import KEYS, bundled, find
+    from foretell.base.files import read_text
+    from foretell.jobs.recipes import bundled, find
 
     if "name" in arguments:
         text = read_text(find(arguments.name))
-        terminal.say(text.rstrip("\n"))
+        terminal.say(text, end="")
         return {"name": arguments.name, "text": text}
     recipes = bundled()
-    columns = ["name", *KEYS]
-    terminal.table(columns, [[recipe[column] for column in columns] for recipe in recipes])
+    terminal.table([*recipes[0]], [[*recipe.values()] for recipe in recipes])
     terminal.say("\n`foretell recipes show NAME` prints one; `foretell pretrain NAME data.shards=DIR --out RUN` runs it.")
     return recipes

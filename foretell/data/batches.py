@@ -1,7 +1,7 @@
 """Batches of tensors out of a split: in the seeded order for training, window after window for measuring."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -41,10 +41,8 @@ class TrainBatches:
     def batch(self, first_sample: int, count: int) -> Batch:
         """Samples first_sample … first_sample + count - 1 of the run."""
         epoch, window = window_indices(self.seed, first_sample, count, self.windows)
-        starts = epoch_offset(self.seed, epoch, self.context_length) + window * self.context_length
-        stream = np.stack([self.split.read(int(start), self.context_length + 1) for start in starts])
-        positions = starts[:, None] + np.arange(1, self.context_length + 1)
-        return _batch(stream, np.ones(positions.shape, np.float32), self.split.document_at(positions))
+        first_targets = epoch_offset(self.seed, epoch, self.context_length) + window * self.context_length + 1
+        return _batch(self.split, first_targets, self.context_length)
 
 
 def held_out_windows(split: Split, context_length: int, micro_batch: int = 16, limit_windows: int | None = None) -> Iterator[Batch]:
@@ -56,18 +54,17 @@ def held_out_windows(split: Split, context_length: int, micro_batch: int = 16, l
     taken = windows if limit_windows is None else min(windows, limit_windows)
     chosen = np.arange(taken) * windows // taken
     for rows in np.split(chosen, range(micro_batch, taken, micro_batch)):
-        stream = np.stack([_preceded(split, int(row) * context_length, context_length) for row in rows])
-        positions = rows[:, None] * context_length + np.arange(context_length)
-        counted = (positions < split.tokens) & (stream[:, 1:] != split.end_of_text)
-        yield _batch(stream, counted.astype(np.float32), split.document_at(np.minimum(positions, split.tokens - 1)))
+        batch = _batch(split, rows * context_length, context_length)
+        yield replace(batch, weight_BT=batch.weight_BT * (batch.targets_BT != split.end_of_text))
 
 
-def _preceded(split: Split, start: int, length: int) -> NDArray[np.int64]:
-    """`length` tokens and the one before them, with end_of_text where the split has none."""
-    first, stop = max(start - 1, 0), min(start + length, split.tokens)
-    return np.pad(split.read(first, stop - first), (first - start + 1, start + length - stop), constant_values=split.end_of_text)
-
-
-def _batch(stream: NDArray[np.int64], weight: NDArray[np.float32], document: NDArray[np.int64]) -> Batch:
-    tokens, targets = torch.from_numpy(stream[:, :-1].copy()), torch.from_numpy(stream[:, 1:].copy())
-    return Batch(tokens, targets, torch.from_numpy(weight), torch.from_numpy(document))
+def _batch(split: Split, first_targets: NDArray[np.int64], length: int) -> Batch:
+    """Windows of targets, each with the token before it; end_of_text where the split has none, with weight 0 as a target."""
+    positions = first_targets[:, None] + np.arange(-1, length)
+    inside = (positions >= 0) & (positions < split.tokens)
+    stream = np.full(positions.shape, split.end_of_text)
+    for row, there, wanted in zip(stream, inside, positions, strict=True):
+        row[there] = split.read(int(wanted[there][0]), int(there.sum()))
+    document = split.document_at(np.minimum(positions[:, 1:], split.tokens - 1))
+    weight = inside[:, 1:].astype(np.float32)
+    return Batch(*(torch.from_numpy(part.copy()) for part in (stream[:, :-1], stream[:, 1:], weight, document)))

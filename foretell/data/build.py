@@ -39,15 +39,10 @@ def write_shards(documents: Documents, tokenizer: Tokenizer, out: Path, settings
             bar.advance(sum(len(document.text) for document in group))
         if sum(writer.characters for writer in writers.values()) != held_out.characters:
             raise DataError("the corpus changed while it was read", where=str(out), cure="build again from a corpus that rests")
-        manifest = Manifest(
-            tokenizer=tokenizer.fingerprint,
-            vocab_size=tokenizer.vocab_size,
-            end_of_text=tokenizer.end_of_text,
-            dtype=dtype,
-            shard_tokens=settings.shard_tokens,
-            held_out=held_out,
-            splits={name: writer.record() for name, writer in writers.items()},
-        )
+        splits = {name: writer.record() for name, writer in writers.items()}
+        coding = {"tokenizer": tokenizer.fingerprint, "vocab_size": tokenizer.vocab_size, "end_of_text": tokenizer.end_of_text}
+        layout = {"dtype": dtype, "shard_tokens": settings.shard_tokens, "held_out": held_out, "splits": splits}
+        manifest = Manifest.model_validate(coding | layout)
         write_text(partial / "manifest.json", dump(manifest.model_dump(), indent=2) + "\n")
     return manifest
 
@@ -62,12 +57,11 @@ class SplitWriter:
     def add(self, documents: list[tuple[str, str]]) -> None:
         """Append (document id, text), over the border of a file where they do not fit. Raises DataError."""
         for identity, text in documents:
-            if len(identity) != IDENTITY.itemsize or not identity.isascii():
+            if len(identity.encode()) != IDENTITY.itemsize:
                 cure = "build the corpus again with `foretell corpus build`"
-                raise DataError(
-                    f"a document id must have {IDENTITY.itemsize} characters", where=f"document '{identity}'", cure=cure
-                )
-            self._bytes, self.characters = self._bytes + len(text.encode("utf-8", "surrogatepass")), self.characters + len(text)
+                raise DataError("a document id must have 16 characters", where=f"document '{identity}'", cure=cure)
+            self._bytes += len(text.encode("utf-8", "surrogatepass"))
+            self.characters += len(text)
         encoded = self._tokenizer.encode_batch([text for _, text in documents])
         lengths = np.array([len(ids) + 1 for ids in encoded], START)
         self._append("starts", self._tokens + np.cumsum(lengths) - lengths)

@@ -21,8 +21,6 @@ def window_indices(seed: int, start_sample: int, count: int, windows: int) -> tu
 
     Sample g is of epoch g // windows; in each epoch every window comes exactly once.
     """
-    if windows < 1 or start_sample < 0:
-        raise ValueError(f"window_indices(start_sample={start_sample}, windows={windows})")
     epoch, position = np.divmod(np.arange(start_sample, start_sample + count, dtype=np.uint64), windows)
     key = _key(seed, epoch)
     window = _permuted(position, windows, key)

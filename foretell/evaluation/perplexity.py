@@ -5,13 +5,14 @@ counted. Bits per byte compares models with different tokenizers: Σ nats / (ln 
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from foretell.data.batches import Batch
 from foretell.models.gpt import GPT
@@ -20,105 +21,91 @@ from foretell.training.loss import nats_per_token
 
 @dataclass(frozen=True)
 class Score:
-    """Sums over the scored tokens, window by window: (W, 3) of tokens, bytes, nats. The rates follow."""
+    """What a model makes of a text. loss: mean nats per token. *_margin: half the 95 % interval; absent for one window."""
 
-    windows_W3: NDArray[np.float64]
+    tokens: int
+    bytes: int
+    loss: float
+    loss_margin: float | None
+    bits_per_byte: float
+    bits_margin: float | None
 
-    @property
-    def tokens(self) -> int:
-        """How many were scored."""
-        return int(self.windows_W3[:, 0].sum())
-
-    @property
-    def bytes(self) -> int:
-        """Of the text that they stand for."""
-        return int(self.windows_W3[:, 1].sum())
-
-    @property
-    def nats(self) -> float:
-        """Σ −ln p."""
-        return float(self.windows_W3[:, 2].sum())
-
-    @property
-    def loss(self) -> float:
-        """Mean nats per token."""
-        return self.nats / max(1, self.tokens)
+    @classmethod
+    def of(cls, windows_W3: NDArray[np.float64]) -> "Score":
+        """From the scored tokens, their bytes and their nats, window by window."""
+        tokens_W, bytes_W, nats_W = windows_W3.T
+        bits_W = nats_W / math.log(2)
+        return cls(int(tokens_W.sum()), int(bytes_W.sum()), *_ratio(nats_W, tokens_W), *_ratio(bits_W, bytes_W))
 
     @property
     def perplexity(self) -> float:
-        """exp(loss), as large as a float can be."""
-        return math.exp(min(self.loss, 700.0))
-
-    @property
-    def bits_per_byte(self) -> float:
-        """Bits that the model needs for one byte of text."""
-        return self.nats / (math.log(2) * max(1, self.bytes))
-
-    def half_width(self, per: int) -> float:
-        """Half the 95 % interval of nats per token (per=0) or per byte (per=1): the ratio estimator, windows as clusters.
-
-        Source: Cochran 1977, Sampling Techniques, section 6.4; Miller 2024 (arXiv 2411.00640) for scores.
-        """
-        base, nats = self.windows_W3[:, per], self.windows_W3[:, 2]
-        count = len(nats)
-        if count < 2 or not base.sum():
-            return math.inf
-        deviation = nats - nats.sum() / base.sum() * base
-        return float(1.96 * math.sqrt(count / (count - 1) * (deviation**2).sum()) / base.sum())
+        """exp(loss)."""
+        return _exp(self.loss)
 
     def to_json(self) -> dict[str, Any]:
-        """The totals and rates as plain values."""
-        rates = {"loss": self.loss, "perplexity": self.perplexity, "bits_per_byte": self.bits_per_byte}
-        return {"tokens": self.tokens, "bytes": self.bytes, **rates}
+        """The figures as plain values."""
+        return {name: getattr(self, name) for name in ("tokens", "bytes", "loss", "perplexity", "bits_per_byte")}
 
     def to_metrics(self, protocol: str) -> dict[str, Any]:
         """evaluation.json's form: value, 95 % interval, n, protocol."""
 
-        def metric(value: float, low: float, high: float) -> dict[str, Any]:
-            bounds = (bound if math.isfinite(bound) else None for bound in (low, high))
-            return {"value": value, **dict(zip(("low", "high"), bounds, strict=True)), "n": self.tokens, "protocol": protocol}
+        def metric(value: float, margin: float | None, scale: Callable[[float], float] = float) -> dict[str, Any]:
+            low, high = (None, None) if margin is None else (scale(value - margin), scale(value + margin))
+            return {"value": scale(value), "low": low, "high": high, "n": self.tokens, "protocol": protocol}
 
-        nats, bits = self.half_width(0), self.half_width(1) / math.log(2)
         return {
-            "held_out_loss": metric(self.loss, self.loss - nats, self.loss + nats),
-            "held_out_perplexity": metric(
-                self.perplexity, self.perplexity * math.exp(-nats), self.perplexity * math.exp(min(nats, 700.0))
-            ),
-            "held_out_bits_per_byte": metric(self.bits_per_byte, self.bits_per_byte - bits, self.bits_per_byte + bits),
+            "held_out_loss": metric(self.loss, self.loss_margin),
+            "held_out_perplexity": metric(self.loss, self.loss_margin, _exp),
+            "held_out_bits_per_byte": metric(self.bits_per_byte, self.bits_margin),
         }
 
 
+def _ratio(sums_W: NDArray[np.float64], base_W: NDArray[np.float64]) -> tuple[float, float | None]:
+    """Σ sums / Σ base and half its 95 % interval: the ratio estimator, with windows as clusters.
+
+    Source: Cochran 1977, Sampling Techniques, section 6.4; Miller 2024 (arXiv 2411.00640) for scores of models.
+    """
+    total, count = max(1.0, float(base_W.sum())), len(base_W)
+    ratio = float(sums_W.sum()) / total
+    if count < 2:
+        return ratio, None
+    variance = count / (count - 1) * float(((sums_W - ratio * base_W) ** 2).sum())
+    return ratio, 1.96 * math.sqrt(variance) / total
+
+
+def _exp(value: float) -> float:
+    return math.exp(min(value, 700.0))  # the largest that a float holds is e^709
+
+
 @torch.no_grad()
+def window_nats(model: GPT, batch: Batch) -> Tensor:
+    """−log p of every target, (B, T), fp32 on the CPU."""
+    head_VD = model.head.weight
+    return nats_per_token(model(batch.tokens_BT.to(head_VD.device)), head_VD, batch.targets_BT.to(head_VD.device)).cpu()
+
+
 def score_batches(model: GPT, batches: Iterable[Batch], bytes_of_token: NDArray[np.int64]) -> Score:
     """Score every target with weight. bytes_of_token: (V,) bytes of text that each token stands for."""
-    device, byte_table = model.head.weight.device, torch.from_numpy(bytes_of_token)
-    was_training = model.training
+    was_training, bytes_V, rows = model.training, torch.from_numpy(bytes_of_token), [np.empty((0, 3))]
     model.eval()
-    rows: list[NDArray[np.float64]] = [np.empty((0, 3))]
     for batch in batches:
-        nats_BT = nats_per_token(model(batch.tokens_BT.to(device)), model.head.weight, batch.targets_BT.to(device)).cpu()
         counted_BT = (batch.weight_BT > 0).double()
-        bytes_BT = byte_table[batch.targets_BT] * counted_BT
-        sums_B3 = torch.stack([counted_BT.sum(1), bytes_BT.sum(1), (nats_BT.double() * counted_BT).sum(1)], dim=1)
-        rows.append(sums_B3.numpy())
+        parts = (counted_BT, counted_BT * bytes_V[batch.targets_BT], counted_BT * window_nats(model, batch))
+        rows.append(torch.stack([part_BT.sum(1) for part_BT in parts], dim=1).numpy())
     model.train(was_training)
-    return Score(np.concatenate(rows))
+    return Score.of(np.concatenate(rows))
 
 
 def text_batches(tokens_N: NDArray[np.int64], start: int, context_length: int, micro_batch: int) -> Iterator[Batch]:
     """Disjoint windows over one text, every token once; the first is conditioned on `start`, the end-of-text token."""
-    inputs_N = np.concatenate(([start], tokens_N[:-1]))
-    for first in range(0, len(tokens_N), context_length * micro_batch):
-        rows = range(first, min(first + context_length * micro_batch, len(tokens_N)), context_length)
-        width = min(context_length, len(tokens_N) - first)
-        tokens_BT = torch.full((len(rows), width), start, dtype=torch.int64)
-        targets_BT, weight_BT = torch.zeros_like(tokens_BT), torch.zeros(tokens_BT.shape)
-        for index, row in enumerate(rows):
-            count = min(width, len(tokens_N) - row)
-            tokens_BT[index, :count] = torch.from_numpy(inputs_N[row : row + count])
-            targets_BT[index, :count] = torch.from_numpy(tokens_N[row : row + count])
-            weight_BT[index, :count] = 1.0
-        yield Batch(tokens_BT, targets_BT, weight_BT, torch.zeros_like(tokens_BT))
+    width = max(1, min(context_length, len(tokens_N)))
+    windows = -(-len(tokens_N) // width)
+    stream_N = np.pad(tokens_N, (1, windows * width - len(tokens_N)), constant_values=start)
+    tokens_WT, targets_WT = (torch.from_numpy(part).view(windows, width) for part in (stream_N[:-1], stream_N[1:]))
+    weight_WT = (torch.arange(windows * width) < len(tokens_N)).float().view(windows, width)
+    for first in range(0, windows, micro_batch):
+        rows = slice(first, first + micro_batch)
+        yield Batch(tokens_WT[rows], targets_WT[rows], weight_WT[rows], torch.zeros_like(tokens_WT[rows]))
 
 
 def protocol(context_length: int, precision: str) -> str:

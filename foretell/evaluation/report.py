@@ -1,5 +1,6 @@
 """report.html and the model card of a run, made only from the files in its folder."""
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -7,68 +8,45 @@ from foretell.base.files import write_text
 from foretell.base.records import read_json
 from foretell.base.runs import RunFolder, read_lines
 from foretell.base.units import count, duration, size
-from foretell.evaluation.curves import loss_curve, speed_curve
-from foretell.generation.config import GenerationSettings
 from foretell.interop.huggingface import load_config
 from foretell.models.config import ModelConfig
 from foretell.models.counts import cache_bytes_per_token, flops_per_token, parameter_count
 
+STYLES = (("#3b6ea8", ""), ("#c2571a", "."))  # colour and marker; told apart by colour-blind readers too
+
 
 def write_report(run: RunFolder, data: dict[str, Any], machine: dict[str, Any]) -> None:
-    """One self-contained page: score, curves, samples over time, settings, text, speed."""
-    metrics, config = read_lines(run.metrics), load_config(run.model)
-    page = _render(
-        "run.html.jinja",
-        name=run.path.name,
-        scores=_scores(run),
-        loss_svg=loss_curve(metrics),
-        speed_svg=speed_curve(metrics),
-        samples=read_lines(run.samples)[::-1],
-        recipe=run.recipe.read_text(encoding="utf-8"),
-        facts=_facts(config, metrics, machine),
-        data=_readable(data),
-    )
-    write_text(run.report, page)
+    """The run's page (scores, curves, samples, settings, text, speed), readable without network, and its model's card."""
+    metrics, scores = read_lines(run.metrics), read_json(run.evaluation)["metrics"]
+    values = {
+        "name": run.path.name,
+        "scores": [{"name": name.removeprefix("held_out_").replace("_", " "), **score} for name, score in scores.items()],
+        "samples": read_lines(run.samples)[::-1],
+        "recipe": run.recipe.read_text(encoding="utf-8"),
+        "facts": _facts(load_config(run.model), metrics, machine),
+        "data": {key.replace("_", " "): f"{value:,}" if isinstance(value, int) else value for key, value in data.items()},
+        "loss_svg": _curves(metrics, {"loss": "training", "held_out_loss": "held-out"}, shared="loss (nats per token)"),
+        "speed_svg": _curves(metrics, {"tokens_per_second": "tokens per second", "learning_rate": "learning rate"}),
+    }
+    write_text(run.model / "README.md", _render("card.md.jinja", values))
+    write_text(run.report, _render("run.html.jinja", values))
 
 
-def write_card(run: RunFolder, data: dict[str, Any], generation: GenerationSettings) -> None:
-    """README.md of the model directory: what it is, how well it does, how to use it, what it must not be used for."""
-    config = load_config(run.model)
-    samples = read_lines(run.samples)
-    card = _render(
-        "card.md.jinja",
-        name=run.path.name,
-        config=config,
-        parameters=count(parameter_count(config)),
-        scores=_scores(run),
-        data=_readable(data),
-        sample=samples[-1]["text"] if samples else None,
-        generation=generation,
-        recipe=run.recipe.read_text(encoding="utf-8"),
-    )
-    write_text(run.model / "README.md", card)
-
-
-def _render(template: str, **values: Any) -> str:
+def _render(template: str, values: dict[str, Any]) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-    templates = FileSystemLoader(Path(__file__).parent / "templates")
+    loader = FileSystemLoader(Path(__file__).parent / "templates")
     environment = Environment(
-        loader=templates, undefined=StrictUndefined, autoescape=select_autoescape(["html.jinja"]), trim_blocks=True
+        loader=loader, undefined=StrictUndefined, autoescape=select_autoescape(["html.jinja"]), trim_blocks=True
     )
-    return environment.get_template(template).render(**values) + "\n"
-
-
-def _scores(run: RunFolder) -> list[dict[str, Any]]:
-    metrics = read_json(run.evaluation)["metrics"]
-    return [{"name": name.removeprefix("held_out_").replace("_", " "), **metric} for name, metric in metrics.items()]
+    return environment.get_template(template).render(values) + "\n"
 
 
 def _facts(config: ModelConfig, metrics: list[dict[str, Any]], machine: dict[str, Any]) -> dict[str, str]:
-    last = metrics[-1]
-    rates = sorted(record["tokens_per_second"] for record in metrics)
+    last, rates = metrics[-1], sorted(record["tokens_per_second"] for record in metrics)
+    heads = f"{config.n_head} heads, {config.n_kv_head} KV heads"
     return {
-        "architecture": f"{config.preset}: {config.n_layer} layers, {config.d_model} wide, {config.n_head} heads, {config.n_kv_head} KV heads",
+        "architecture": f"{config.preset}: {config.n_layer} layers, {config.d_model} wide, {heads}",
         "parameters": f"{parameter_count(config):,}",
         "context": f"{config.context_length} tokens",
         "vocabulary": f"{config.vocab_size:,} tokens",
@@ -83,5 +61,22 @@ def _facts(config: ModelConfig, metrics: list[dict[str, Any]], machine: dict[str
     }
 
 
-def _readable(data: dict[str, Any]) -> dict[str, str]:
-    return {key.replace("_", " "): f"{value:,}" if isinstance(value, int) else str(value) for key, value in data.items()}
+def _curves(metrics: list[dict[str, Any]], labels: dict[str, str], shared: str | None = None) -> str:
+    """Two columns of the metrics over tokens, as SVG: on one axis with a legend when they share a unit, else on one each."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.5, 3.2), layout="constrained")
+    left = figure.add_subplot(xlabel="tokens learned from")
+    left.grid(alpha=0.25)
+    for axes, (key, label), (colour, marker) in zip((left, left if shared else left.twinx()), labels.items(), STYLES, strict=True):
+        records = [record for record in metrics if key in record]
+        tokens, values = [record["tokens"] for record in records], [record[key] for record in records]
+        axes.plot(tokens, values, color=colour, marker=marker, linewidth=1, label=label)
+        axes.set_ylabel(shared or label, color="black" if shared else colour)
+        axes.spines[["top", "right"]].set_visible(False)
+    if shared:
+        left.legend(frameon=False)
+    else:
+        left.set_ylim(bottom=0)
+    figure.savefig(buffer := io.StringIO(), format="svg", transparent=True, metadata={"Date": None})
+    return buffer.getvalue()[buffer.getvalue().index("<svg") :]

@@ -1,6 +1,7 @@
 """How the next token is chosen: the [generation] section, and the flags of `generate`."""
 
-from typing import Literal
+import secrets
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -20,5 +21,9 @@ class GenerationSettings(Settings):
     """Only the likeliest tokens that together hold this probability (nucleus; Holtzman et al. 2020)."""
     seed: int | None = Field(default=None, ge=0, lt=2**63)
     """The same seed gives the same text; absent: a new one each time, which is told."""
-    stop: tuple[str, ...] = ()
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """Generation ends before the first of these strings."""
+
+    def chosen_seed(self) -> int:
+        """The seed as set, else a new one."""
+        return secrets.randbits(31) if self.seed is None else self.seed

@@ -1,8 +1,8 @@
 """The classic picture of next-token prediction: for every step the likeliest tokens with bars."""
 
-from foretell.generation.request import TokenEvent
+from foretell.generation.engine import TokenEvent
 
-BAR_WIDTH = 24
+BAR_WIDTH, TAIL_WIDTH = 24, 48
 
 
 def explain(event: TokenEvent, step: int, so_far: str, chosen: str) -> str:
@@ -10,16 +10,13 @@ def explain(event: TokenEvent, step: int, so_far: str, chosen: str) -> str:
 
     Probabilities are the model's own, before temperature and filters; a token that was drawn from below the list is added.
     """
-    tail = so_far[-48:].replace("\n", "\\n")
-    rows = [(a.text, a.probability, a.token == event.token) for a in event.alternatives]
-    if not any(is_chosen for *_, is_chosen in rows):
-        rows.append((chosen, event.probability, True))
+    rows = [(a.text, a.probability, "→" if a.token == event.token else " ") for a in event.alternatives]
+    if not any(mark == "→" for *_, mark in rows):
+        rows.append((chosen, event.probability, "→"))
     width = max(len(text) for text, *_ in rows)
-    lines = [f"{step:>4}  …{tail}" if len(so_far) > 48 else f"{step:>4}  {tail}"]
-    lines += [
-        f"   {'→' if marked else ' '}  {text:<{width}}  {probability:.3f}  {bar(probability)}" for text, probability, marked in rows
-    ]
-    return "\n".join(lines)
+    tail = ("…" if len(so_far) > TAIL_WIDTH else "") + so_far[-TAIL_WIDTH:].replace("\n", "\\n")
+    lines = [f"   {mark}  {text:<{width}}  {probability:.3f}  {bar(probability)}" for text, probability, mark in rows]
+    return "\n".join([f"{step:>4}  {tail}", *lines])
 
 
 def bar(share: float) -> str:

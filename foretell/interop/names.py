@@ -1,12 +1,12 @@
 """How our tensors are called in Hugging Face's layouts, and which of theirs make one of ours.
 
-A rule says: our tensor is the concatenation (along its rows) of their tensors; GPT-2's Conv1D stores matrices as [in, out],
-so those are transposed. Sources: transformers' modeling_gpt2 and modeling_qwen3.
+Sources: transformers' modeling_gpt2 and modeling_qwen3.
 """
 
 import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -14,60 +14,48 @@ from torch import Tensor
 from foretell.base.errors import ModelError
 from foretell.models.config import ModelConfig
 
+MODULES = {  # preset → our module → theirs, # being the layer; several of theirs make one of ours
+    "gpt2": {
+        "token_embedding": "transformer.wte", "position_embedding": "transformer.wpe", "final_norm": "transformer.ln_f", "head": "lm_head",
+        "blocks.#.attention_norm": "transformer.h.#.ln_1", "blocks.#.attention.qkv": "transformer.h.#.attn.c_attn",
+        "blocks.#.attention.out": "transformer.h.#.attn.c_proj", "blocks.#.mlp_norm": "transformer.h.#.ln_2",
+        "blocks.#.mlp.up": "transformer.h.#.mlp.c_fc", "blocks.#.mlp.down": "transformer.h.#.mlp.c_proj",
+    },
+    "modern": {
+        "token_embedding": "model.embed_tokens", "final_norm": "model.norm", "head": "lm_head",
+        "blocks.#.attention_norm": "model.layers.#.input_layernorm", "blocks.#.mlp_norm": "model.layers.#.post_attention_layernorm",
+        "blocks.#.attention.qkv": "model.layers.#.self_attn.q_proj model.layers.#.self_attn.k_proj model.layers.#.self_attn.v_proj",
+        "blocks.#.attention.q_norm": "model.layers.#.self_attn.q_norm",
+        "blocks.#.attention.k_norm": "model.layers.#.self_attn.k_norm", "blocks.#.attention.out": "model.layers.#.self_attn.o_proj",
+        "blocks.#.mlp.gate_up": "model.layers.#.mlp.gate_proj model.layers.#.mlp.up_proj",
+        "blocks.#.mlp.down": "model.layers.#.mlp.down_proj",
+    },
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Rule:
-    """Our name, their names in the order of our rows, the rows of each, and whether theirs are transposed."""
+    """Our tensor is the concatenation, along its rows, of theirs, each with so many rows; transposed: each turned first."""
 
     ours: str
     theirs: tuple[str, ...]
-    rows: tuple[int, ...] = ()
-    transposed: bool = False
+    rows: tuple[int, ...]
+    transposed: bool
 
 
 def rules(config: ModelConfig) -> Iterator[Rule]:
-    """All rules of a model, layer by layer. Biases ride along with their weights in the gpt2 layout."""
-    yield from _gpt2(config) if config.preset == "gpt2" else _qwen3(config)
-
-
-def _gpt2(config: ModelConfig) -> Iterator[Rule]:
-    yield Rule("token_embedding.weight", ("transformer.wte.weight",))
-    yield Rule("position_embedding.weight", ("transformer.wpe.weight",))
-    parts = {
-        "attention_norm": "ln_1", "attention.qkv": "attn.c_attn", "attention.out": "attn.c_proj",
-        "mlp_norm": "ln_2", "mlp.up": "mlp.c_fc", "mlp.down": "mlp.c_proj",
-    }  # fmt: skip
-    for layer in range(config.n_layer):
-        for ours, theirs in parts.items():
-            for kind in ("weight", "bias"):
-                conv = kind == "weight" and not ours.endswith("norm")
-                yield Rule(f"blocks.{layer}.{ours}.{kind}", (f"transformer.h.{layer}.{theirs}.{kind}",), transposed=conv)
-    yield Rule("final_norm.weight", ("transformer.ln_f.weight",))
-    yield Rule("final_norm.bias", ("transformer.ln_f.bias",))
-    if not config.tied:
-        yield Rule("head.weight", ("lm_head.weight",))
-
-
-def _qwen3(config: ModelConfig) -> Iterator[Rule]:
+    """One rule for each tensor of the model."""
     queries, keys = config.n_head * config.d_head, config.n_kv_head * config.d_head
-    parts: dict[str, tuple[tuple[str, ...], tuple[int, ...]]] = {
-        "attention_norm": (("input_layernorm",), ()),
-        "attention.qkv": (("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), (queries, keys, keys)),
-        "attention.q_norm": (("self_attn.q_norm",), ()),
-        "attention.k_norm": (("self_attn.k_norm",), ()),
-        "attention.out": (("self_attn.o_proj",), ()),
-        "mlp_norm": (("post_attention_layernorm",), ()),
-        "mlp.gate_up": (("mlp.gate_proj", "mlp.up_proj"), (config.d_ff, config.d_ff)),
-        "mlp.down": (("mlp.down_proj",), ()),
-    }
-    yield Rule("token_embedding.weight", ("model.embed_tokens.weight",))
-    for layer in range(config.n_layer):
-        for ours, (theirs, rows) in parts.items():
-            names = tuple(f"model.layers.{layer}.{name}.weight" for name in theirs)
-            yield Rule(f"blocks.{layer}.{ours}.weight", names, rows)
-    yield Rule("final_norm.weight", ("model.norm.weight",))
-    if not config.tied:
-        yield Rule("head.weight", ("lm_head.weight",))
+    rows = {"attention.qkv": (queries, keys, keys), "mlp.gate_up": (config.d_ff, config.d_ff)}
+    for ours, theirs in MODULES[config.preset].items():
+        layered, _, part = ours.rpartition("#.")
+        if part == "head" and config.tied:
+            continue
+        conv = bool(layered) and config.preset == "gpt2"  # Conv1D stores matrices as [in, out]; vectors stay as they are
+        kinds = ("weight", "bias") if config.bias and (layered or part == "final_norm") else ("weight",)
+        for layer, kind in product(range(config.n_layer if layered else 1), kinds):
+            name, *names = (f"{module}.{kind}".replace("#", str(layer)) for module in (ours, *theirs.split()))
+            yield Rule(name, tuple(names), rows[part] if len(names) > 1 else (), conv)
 
 
 def to_hugging_face(ours: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
@@ -91,12 +79,10 @@ def from_hugging_face(theirs: dict[str, Tensor], config: ModelConfig, where: str
             cure = f"the nearest name is {near[0]}" if near else "check that config.json belongs to these weights"
             raise ModelError(f"the tensor {missing[0]} is missing", where=where, cure=cure)
         pieces = [theirs.pop(name).float() for name in rule.theirs]
-        pieces = [piece.t() if rule.transposed else piece for piece in pieces]
-        ours[rule.ours] = (torch.cat(pieces) if len(pieces) > 1 else pieces[0]).contiguous()
+        ours[rule.ours] = torch.cat([piece.t() if rule.transposed else piece for piece in pieces]).contiguous()
     if theirs:
-        raise ModelError(
-            f"{len(theirs)} tensors have no place in this model, {min(theirs)} first", where=where, cure="check config.json"
-        )
+        what = f"{len(theirs)} tensors have no place in this model, {min(theirs)} first"
+        raise ModelError(what, where=where, cure="check that config.json belongs to these weights")
     return ours
 
 

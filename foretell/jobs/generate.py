@@ -1,19 +1,18 @@
 """The job of generating: prompts in, text out, streamed; with --explain every step's distribution."""
 
-import secrets
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from foretell.base.console import Terminal
 from foretell.base.errors import SettingError
 from foretell.base.files import read_text
-from foretell.compute.device import default_device, set_threads
+from foretell.compute.device import set_threads
 from foretell.generation.config import GenerationSettings
 from foretell.generation.engine import Engine
 from foretell.generation.explain import explain
-from foretell.interop.huggingface import load_model
-from foretell.tokenizers.tokenizer import Tokenizer
+from foretell.interop.huggingface import open_model
 
 ALTERNATIVES = 5
 ENDINGS = {
@@ -25,18 +24,17 @@ ENDINGS = {
 
 
 def generate(
-    model_folder: Path, prompts: list[str], settings: GenerationSettings, terminal: Terminal, *, explained: bool = False
+    model: Path, prompts: list[str], settings: GenerationSettings, terminal: Terminal, *, explained: bool = False
 ) -> dict[str, Any]:
     """Continue each prompt; text is shown as it comes. Raises ForetellError before any output for a prompt that does not fit."""
     set_threads(None)
-    tokenizer = Tokenizer.load(model_folder)
-    engine = Engine(load_model(model_folder).to(default_device()), tokenizer)
+    engine = Engine(*open_model(model))
     for prompt in prompts:
         engine.encode_prompt(prompt)
-    seed = settings.seed if settings.seed is not None else secrets.randbits(31)
-    results = [_one(engine, prompt, settings.replace(seed=seed), terminal, explained) for prompt in prompts]
+    seeded = settings.replace(seed=settings.chosen_seed())
+    results = [_one(engine, prompt, seeded, terminal, explained) for prompt in prompts]
     if settings.strategy == "sample" and settings.seed is None:
-        terminal.say(f"(--seed {seed} writes this again)", style="dim")
+        terminal.say(f"(--seed {seeded.seed} writes this again)", style="dim")
     return {"completions": results}
 
 
@@ -52,26 +50,16 @@ def read_prompts(source: str) -> list[str]:
 
 
 def _one(engine: Engine, prompt: str, settings: GenerationSettings, terminal: Terminal, explained: bool) -> dict[str, Any]:
-    text, tokens, reason = "", [], "length"
-    if not explained:
-        terminal.write(prompt, style="bold")
-    for step, event in enumerate(engine.stream(prompt, settings, alternatives=ALTERNATIVES if explained else 0), start=1):
+    text, tokens = "", list[dict[str, Any]]()
+    terminal.write("" if explained else prompt, style="bold")
+    for event in engine.stream(prompt, settings, alternatives=ALTERNATIVES if explained else 0):
+        tokens.append(asdict(event))
         if explained:
-            terminal.say(explain(event, step, prompt + text, engine.tokenizer.token_text(event.token)))
+            terminal.say(explain(event, len(tokens), prompt + text, engine.tokenizer.token_text(event.token)))
         else:
             terminal.write(event.text)
         text += event.text
-        tokens.append({"token": event.token, "probability": event.probability} | _alternatives(event.alternatives))
-        reason = event.finish_reason or reason
-    terminal.say("" if not explained else f"\n{prompt}{text}")
+    reason, seed = tokens[-1]["finish_reason"], None if settings.strategy == "greedy" else settings.seed
+    terminal.say(f"\n{prompt}{text}" if explained else "")
     terminal.say(f"({len(tokens)} tokens; ended: {ENDINGS[reason]})", style="dim")
-    seed = settings.seed if settings.strategy == "sample" else None
     return {"prompt": prompt, "text": text, "finish_reason": reason, "seed": seed, "tokens": tokens}
-
-
-def _alternatives(alternatives: Any) -> dict[str, Any]:
-    return (
-        {"alternatives": [{"token": a.token, "text": a.text, "probability": a.probability} for a in alternatives]}
-        if alternatives
-        else {}
-    )

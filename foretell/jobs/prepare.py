@@ -67,7 +67,7 @@ def prepare(recipe: Recipe, path: Path, terminal: Terminal, *, resume: bool) -> 
     config, notes = _resolve_model(recipe.model, begin, tokenizer)
     precision, reason = choose_precision(recipe.training.precision, device, config.d_model)
     notes.append(f"precision {precision} ← {reason}; {threads} threads on {device}")
-    batch_tokens = _batch_tokens(recipe, config)
+    batch_tokens = _batch_tokens(recipe, config.context_length)
     memory = training_memory(config, micro_batch=recipe.training.micro_batch, precision=precision)
     require_memory(memory, available_bytes(device), config, recipe.training.micro_batch)
     TrainBatches(shards.train, recipe.training.seed, config.context_length)  # refuses text that is too short
@@ -85,17 +85,12 @@ def prepare(recipe: Recipe, path: Path, terminal: Terminal, *, resume: bool) -> 
 
 
 def _open_shards(recipe: Recipe) -> ShardReader:
-    if recipe.data.shards is None:
-        raise SettingError(
-            "the recipe does not say which text to train on",
-            where="data.shards",
-            cure="add data.shards=DIR, a folder made by `foretell shards build`",
-        )
-    if not recipe.data.shards.is_dir():
-        raise SettingError(
-            "there is no shard folder here", where=f"data.shards={recipe.data.shards}", cure="make it with `foretell shards build`"
-        )
-    return ShardReader(recipe.data.shards)
+    folder = recipe.data.shards
+    if folder is None or not folder.is_dir():
+        what = "there is no shard folder here" if folder else "the recipe does not say which text to train on"
+        cure = "make one with `foretell shards build`, and name it: data.shards=DIR"
+        raise SettingError(what, where=f"data.shards={folder or ''}", cure=cure)
+    return ShardReader(folder)
 
 
 def _resolve_model(settings: ModelSettings, begin: Path | None, tokenizer: Tokenizer) -> tuple[ModelConfig, list[str]]:
@@ -104,39 +99,28 @@ def _resolve_model(settings: ModelSettings, begin: Path | None, tokenizer: Token
         return resolve(settings, tokenizer.vocab_size)
     config = load_config(begin)
     if Tokenizer.load(begin).fingerprint != tokenizer.fingerprint:
-        raise ModelError(
-            "the shards were made with another tokenizer than the model's",
-            where=str(begin),
-            cure=f"make shards with it: foretell shards build CORPUS --tokenizer {begin} --out DIR",
-        )
+        cure = f"make shards with it: foretell shards build CORPUS --tokenizer {begin} --out DIR"
+        raise ModelError("the shards were made with another tokenizer than the model's", where=str(begin), cure=cure)
     return config.replace(dropout=settings.dropout), [f"architecture and weights ← {begin}"]
 
 
-def _batch_tokens(recipe: Recipe, config: ModelConfig) -> int:
-    training = recipe.training
-    batch_tokens = training.batch_tokens or training.micro_batch * config.context_length
-    if batch_tokens % config.context_length:
-        nearest = max(1, round(batch_tokens / config.context_length)) * config.context_length
+def _batch_tokens(recipe: Recipe, context: int) -> int:
+    tokens = recipe.training.batch_tokens or recipe.training.micro_batch * context
+    if tokens % context:
+        cure = f"training.batch_tokens={max(1, round(tokens / context)) * context}"
         raise SettingError(
-            f"batch_tokens = {batch_tokens} is not a multiple of context_length = {config.context_length}",
-            where="training.batch_tokens",
-            cure=f"training.batch_tokens={nearest}",
+            f"batch_tokens = {tokens} is not a multiple of context_length = {context}", where="[training]", cure=cure
         )
-    return batch_tokens
+    return tokens
 
 
 def _resolved(recipe: Recipe, config: ModelConfig, precision: Precision, batch_tokens: int, threads: int) -> Recipe:
     """The recipe with every derived value written out, so that it gives the same run wherever it is read."""
-    sizes = {
-        name: getattr(config, name)
-        for name in ("n_layer", "n_head", "n_kv_head", "d_model", "d_head", "d_ff", "context_length", "tied")
-    }
-    start = recipe.model.start_from
-    model = recipe.model.replace(size=None, preset=config.preset, start_from=start.resolve() if start else None, **sizes)
+    names = ("preset", "n_layer", "n_head", "n_kv_head", "d_model", "d_head", "d_ff", "context_length", "tied")
+    start, shards = (path.resolve() if path else None for path in (recipe.model.start_from, recipe.data.shards))
+    model = recipe.model.replace(size=None, start_from=start, **{name: getattr(config, name) for name in names})
     training = recipe.training.replace(precision=precision, batch_tokens=batch_tokens, threads=threads)
-    shards = recipe.data.shards
-    data = recipe.data.replace(shards=shards.resolve() if shards else None)
-    return recipe.model_copy(update={"model": model, "training": training, "data": data})
+    return recipe.model_copy(update={"model": model, "training": training, "data": recipe.data.replace(shards=shards)})
 
 
 def _build_state(recipe: Recipe, begin: Path | None, config: ModelConfig, device: torch.device, precision: Precision) -> TrainState:
@@ -160,11 +144,8 @@ def _continued(given: Recipe, run: RunFolder, terminal: Terminal) -> tuple[Recip
     changes = changed_keys(saved, after)
     for key, (was, now) in changes.items():
         if key.startswith(FIXED):
-            raise SettingError(
-                f"{key} was {was} in this run and cannot become {now}",
-                where=str(run.recipe),
-                cure="begin a new run with another --out",
-            )
+            what = f"{key} was {was} in this run and cannot become {now}"
+            raise SettingError(what, where=str(run.recipe), cure="begin a new run with another --out")
         if not key.startswith(HARMLESS):
             terminal.warn(f"{key} was {was}, is {now} from here on: the run is not bit for bit what it would have been")
     return after, set(changes)
@@ -172,16 +153,14 @@ def _continued(given: Recipe, run: RunFolder, terminal: Terminal) -> tuple[Recip
 
 def _set_values(given: Recipe) -> dict[str, dict[str, Any]]:
     """What the user wrote, without what only a first resolution understands (names of sizes, `auto`)."""
-    values: dict[str, dict[str, Any]] = given.model_dump(exclude_unset=True, exclude_none=True)
-    for section in values.values():
-        for key in [key for key, value in section.items() if value == "auto" or key == "size"]:
-            del section[key]
-        for key, value in section.items():
-            if isinstance(value, Path):
-                section[key] = value.resolve()
-    return values
+    sections = given.model_dump(exclude_unset=True, exclude_none=True).items()
+    return {
+        name: {k: v.resolve() if isinstance(v, Path) else v for k, v in section.items() if v != "auto" and k != "size"}
+        for name, section in sections
+    }
 
 
 def _compare_environment(was: dict[str, Any], now: dict[str, Any], terminal: Terminal) -> None:
-    for key in (key for key in was if was[key] != now.get(key)):
-        terminal.warn(f"{key} was {was[key]}, is {now.get(key)} now: the run goes on, but not bit for bit")
+    for key, value in was.items():
+        if value != now.get(key):
+            terminal.warn(f"{key} was {value}, is {now.get(key)} now: the run goes on, but not bit for bit")

@@ -28,6 +28,8 @@ from foretell.training.state import StepReport, TrainState
 from foretell.training.step import NonFiniteLoss, train_step
 
 SAMPLE_TOKENS = 32
+Readers = list[Callable[[dict[str, Any]], None]]
+Saver = Callable[[TrainState], Path]
 
 
 def pretrain(
@@ -55,27 +57,21 @@ def pretrain(
         _announce(prepared, terminal)
         _train(prepared, terminal, extra)
     if state.progress.stop_reason == "interrupted":
-        raise Interrupted(
-            f"stopped after step {state.progress.step}, everything is saved",
-            where=str(run.path),
-            cure=f"foretell pretrain {run.recipe} --out {run.path} --resume",
-        )
+        cure = f"foretell pretrain {run.recipe} --out {run.path} --resume"
+        raise Interrupted(f"stopped after step {state.progress.step}, everything is saved", where=str(run.path), cure=cure)
     if state.progress.stop_reason == "early_stop":
         terminal.say(f"stopped early: no better held-out loss since step {state.progress.best_step}")
     return finish_run(prepared, terminal, facts or {})
 
 
 def _announce(prepared: Prepared, terminal: Terminal) -> None:
-    config, training = prepared.state.model.config, prepared.recipe.training
+    config, steps, text_tokens = prepared.state.model.config, prepared.state.progress.steps, prepared.shards.train.tokens
     for note in prepared.notes:
         terminal.say(f"  {note}", style="dim")
-    terminal.say(
-        f"model: {config.preset}, {config.n_layer} layers, {config.d_model} wide, {count(parameter_count(config))} parameters; "
-        f"batch {count(prepared.batch_tokens)} tokens; {count(prepared.shards.train.tokens)} tokens of text; "
-        f"about {size(prepared.memory.total)} of memory"
-    )
-    epochs = training.steps * prepared.batch_tokens / max(1, prepared.shards.train.tokens)
-    terminal.say(f"run: {prepared.run.path}, {training.steps:,} steps = {epochs:.2g} times through the text")
+    shape = f"{config.preset}, {config.n_layer} layers, {config.d_model} wide, {count(parameter_count(config))} parameters"
+    terminal.say(f"model: {shape}; about {size(prepared.memory.total)} of memory")
+    epochs = f"{steps * prepared.batch_tokens / text_tokens:.2g} times through {count(text_tokens)} tokens of text"
+    terminal.say(f"run: {prepared.run.path}, {steps:,} steps of {count(prepared.batch_tokens)} tokens = {epochs}")
 
 
 def _train(prepared: Prepared, terminal: Terminal, extra: tuple[Observer, ...]) -> None:
@@ -86,7 +82,7 @@ def _train(prepared: Prepared, terminal: Terminal, extra: tuple[Observer, ...]) 
         peak = measured_peak(prepared.precision, prepared.device)
         display = Display(terminal, state.progress, flops_per_token(state.model.config), peak)
         stack.callback(display.close)
-        readers: list[Callable[[dict[str, Any]], None]] = [display]
+        readers: Readers = [display]
         if recipe.training.tensorboard:
             board = TensorBoard(run.tensorboard, purge_step=state.progress.step + 1)
             stack.callback(board.close)
@@ -102,13 +98,7 @@ def _train(prepared: Prepared, terminal: Terminal, extra: tuple[Observer, ...]) 
             raise
 
 
-def _observers(
-    prepared: Prepared,
-    display: Display,
-    readers: list[Callable[[dict[str, Any]], None]],
-    save: Callable[[TrainState], Path],
-    extra: tuple[Observer, ...],
-) -> list[Observer]:
+def _observers(prepared: Prepared, display: Display, readers: Readers, save: Saver, extra: tuple[Observer, ...]) -> list[Observer]:
     training, run, generation = prepared.recipe.training, prepared.run, prepared.recipe.generation
     engine = Engine(prepared.state.model, prepared.tokenizer)
 
@@ -151,7 +141,7 @@ def _scorer(prepared: Prepared) -> Callable[[GPT], Score]:
     return score
 
 
-def _saver(prepared: Prepared) -> Callable[[TrainState], Path]:
+def _saver(prepared: Prepared) -> Saver:
     keep = prepared.recipe.training.keep_checkpoints
 
     def save(state: TrainState) -> Path:

@@ -20,9 +20,7 @@ def build_shards(corpus: Path, tokenizer: Path, out: Path, settings: DataSetting
     elapsed_seconds = time.monotonic() - started_at_seconds
     total = sum(split.bytes for split in manifest.splits.values())
     for name, split in manifest.splits.items():
-        amounts = (
-            f"{count(split.tokens)} tokens, {split.bytes / split.tokens:.2f} bytes each, {split.bytes / total:.1%} of the text"
-        )
+        amounts = f"{count(split.tokens)} tokens of {split.bytes / split.tokens:.2f} bytes, {split.bytes / total:.1%} of the text"
         terminal.say(f"{name.replace('_', '-')}: {amounts}, {split.documents} documents")
     terminal.say(f"written in {duration(elapsed_seconds)} ({total / 1e6 / elapsed_seconds:.1f} MB/s): {out}")
     return {"shards": str(out), **manifest.model_dump()}

@@ -26,13 +26,13 @@ class Attention(nn.Module):
         self.q_norm = make_norm(config, config.d_head) if config.qk_norm else nn.Identity()
         self.k_norm = make_norm(config, config.d_head) if config.qk_norm else nn.Identity()
 
-    def forward(self, x_BTD: Tensor, rotation: tuple[Tensor, Tensor] | None, cache: KVCache | None, layer: int) -> Tensor:
+    def forward(self, x_BTD: Tensor, rotation_2TK: Tensor | None, cache: KVCache | None, layer: int) -> Tensor:
         batch, time, _ = x_BTD.shape
         heads = self.qkv(x_BTD).view(batch, time, -1, self.d_head)
         q_BTHK, k_BTGK, v_BTGK = heads.split((self.n_head, self.n_kv_head, self.n_kv_head), dim=2)
         q_BTHK, k_BTGK = self.q_norm(q_BTHK), self.k_norm(k_BTGK)
-        if rotation is not None:
-            q_BTHK, k_BTGK = rotate(q_BTHK, *rotation), rotate(k_BTGK, *rotation)
+        if rotation_2TK is not None:
+            q_BTHK, k_BTGK = rotate(q_BTHK, rotation_2TK), rotate(k_BTGK, rotation_2TK)
         q_BHTK, k_BGSK, v_BGSK = q_BTHK.transpose(1, 2), k_BTGK.transpose(1, 2), v_BTGK.transpose(1, 2)
         if cache is not None:
             k_BGSK, v_BGSK = cache.extend(layer, k_BGSK, v_BGSK)

@@ -18,13 +18,7 @@ class KVCache:
 
     @classmethod
     def allocate(
-        cls,
-        config: ModelConfig,
-        *,
-        batch: int,
-        capacity: int,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
+        cls, config: ModelConfig, batch: int, capacity: int, dtype: torch.dtype = torch.float32, device: torch.device | None = None
     ) -> "KVCache":
         """An empty cache for `batch` sequences of up to `capacity` tokens."""
         shape = (config.n_layer, batch, config.n_kv_head, capacity, config.d_head)

@@ -3,15 +3,13 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from foretell.base.errors import SettingError
 from foretell.base.settings import Settings
 
-HEAD_WIDTH = 64  # derived heads are this wide, as in every GPT of the papers
+HEAD_WIDTH = 64  # derived heads are about this wide, as in every GPT of the papers
 SIZES = {"nano": 2, "micro": 3, "tiny": 4, "mini": 6, "small": 12, "medium": 18, "large": 24}  # → n_layer
-
-Positive = Field(default=None, gt=0)
 
 
 class ModelSettings(Settings):
@@ -21,12 +19,12 @@ class ModelSettings(Settings):
     """gpt2: the GPT-2 paper's block. modern: the Qwen3 layout (RMSNorm, rotary, QK-norm, SwiGLU, grouped KV heads)."""
     size: Literal["nano", "micro", "tiny", "mini", "small", "medium", "large"] | None = None
     """A named n_layer: nano 2, micro 3, tiny 4, mini 6, small 12 (GPT-2's 124M shape), medium 18, large 24."""
-    n_layer: int | None = Positive
-    n_head: int | None = Positive
-    n_kv_head: int | None = Positive
-    d_model: int | None = Positive
-    d_head: int | None = Positive
-    d_ff: int | None = Positive
+    n_layer: PositiveInt | None = None
+    n_head: PositiveInt | None = None
+    n_kv_head: PositiveInt | None = None
+    d_model: PositiveInt | None = None
+    d_head: PositiveInt | None = None
+    d_ff: PositiveInt | None = None
     context_length: int | None = Field(default=None, gt=1)
     tied: bool | None = None
     """The output head shares the token embedding's matrix."""
@@ -36,19 +34,19 @@ class ModelSettings(Settings):
 
 
 class ModelConfig(Settings):
-    """A decoder, resolved. Letters in comments elsewhere: L n_layer, D d_model, H n_head, G n_kv_head, K d_head, F d_ff, V vocab_size."""
+    """A decoder, resolved. In names elsewhere: L n_layer, D d_model, H n_head, G n_kv_head, K d_head, F d_ff, V vocab_size."""
 
     preset: Literal["gpt2", "modern"]
-    vocab_size: int = Field(gt=0)
+    vocab_size: PositiveInt
     context_length: int = Field(gt=1)
-    n_layer: int = Field(gt=0)
-    n_head: int = Field(gt=0)
-    n_kv_head: int = Field(gt=0)
-    d_model: int = Field(gt=0)
-    d_head: int = Field(gt=0)
-    d_ff: int = Field(gt=0)
+    n_layer: PositiveInt
+    n_head: PositiveInt
+    n_kv_head: PositiveInt
+    d_model: PositiveInt
+    d_head: PositiveInt
+    d_ff: PositiveInt
     norm: Literal["layernorm", "rmsnorm"]
-    norm_eps: float = Field(gt=0)
+    norm_eps: PositiveFloat
     position: Literal["learned", "rotary"]
     rope_theta: float = 10_000.0
     activation: Literal["gelu_tanh", "swiglu"]
@@ -65,10 +63,6 @@ class ModelConfig(Settings):
         if self.position == "rotary" and self.d_head % 2:
             raise ValueError(f"d_head = {self.d_head} is odd, but rotary positions turn pairs | an even model.d_head")
         return self
-
-
-def _divisors(number: int) -> str:
-    return ", ".join(str(d) for d in range(1, number + 1) if number % d == 0)
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -99,19 +93,19 @@ def resolve(settings: ModelSettings, vocab_size: int) -> tuple[ModelConfig, list
             notes.append(f"{name} {value} ← {reason}")
         return value if given is None else given
 
-    depth = max(1, settings.d_model // HEAD_WIDTH) if settings.d_model and not settings.size else SIZES[settings.size or "small"]
-    n_layer = derive(
-        "n_layer", depth, "d_model / 64" if settings.d_model and not settings.size else f"size={settings.size or 'small'}"
-    )
+    if settings.d_model and not settings.size:
+        n_layer = derive("n_layer", max(1, settings.d_model // HEAD_WIDTH), "d_model / 64")
+    else:
+        size = settings.size or "small"
+        n_layer = derive("n_layer", SIZES[size], f"size={size}")
     d_model = derive("d_model", HEAD_WIDTH * n_layer, "64 · n_layer")
-    n_head = derive("n_head", _heads(d_model), "d_model / 64")
+    n_head = derive("n_head", max(_divisors(d_model, up_to=max(1, d_model // HEAD_WIDTH))), "d_model / 64")
     if d_model % n_head and settings.d_head is None:
-        cure = f"model.n_head one of {_divisors(d_model)}"
-        raise SettingError(f"n_head = {n_head} does not divide d_model = {d_model}", where="model.n_head", cure=cure)
+        what, cure = f"n_head = {n_head} does not divide d_model = {d_model}", f"model.n_head one of {_divisors(d_model)}"
+        raise SettingError(what, where="model.n_head", cure=cure)
+    halved = modern and n_head % 2 == 0
     values = preset | {
-        "n_kv_head": derive(
-            "n_kv_head", n_head // 2 if modern and n_head % 2 == 0 else n_head, "n_head / 2" if modern else "n_head"
-        ),
+        "n_kv_head": derive("n_kv_head", n_head // 2 if halved else n_head, "n_head / 2" if halved else "n_head"),
         "d_ff": derive("d_ff", -(-8 * d_model // 96) * 32 if modern else 4 * d_model, "8/3 · d_model" if modern else "4 · d_model"),
         "context_length": derive("context_length", preset["context_length"], settings.preset),
         "d_head": settings.d_head or d_model // n_head,
@@ -125,7 +119,5 @@ def resolve(settings: ModelSettings, vocab_size: int) -> tuple[ModelConfig, list
         raise SettingError(what, where="[model]", cure=cure or "change the model's sizes") from error
 
 
-def _heads(d_model: int) -> int:
-    """Heads about 64 wide that divide d_model."""
-    wanted = max(1, d_model // HEAD_WIDTH)
-    return next(n for n in range(wanted, 0, -1) if d_model % n == 0)
+def _divisors(number: int, up_to: int | None = None) -> list[int]:
+    return [divisor for divisor in range(1, (up_to or number) + 1) if number % divisor == 0]

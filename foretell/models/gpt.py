@@ -31,14 +31,16 @@ class Block(nn.Module):
         self.mlp_norm = make_norm(config)
         self.mlp = SwiGLU(config) if config.activation == "swiglu" else GeluMLP(config)
 
-    def forward(self, x_BTD: Tensor, rotation: tuple[Tensor, Tensor] | None, cache: KVCache | None) -> Tensor:
-        attended_BTD = self.attention(self.attention_norm(x_BTD), rotation, cache, self.layer)
+    def forward(self, x_BTD: Tensor, rotation_2TK: Tensor | None, cache: KVCache | None) -> Tensor:
+        attended_BTD = self.attention(self.attention_norm(x_BTD), rotation_2TK, cache, self.layer)
         x_BTD = x_BTD + F.dropout(attended_BTD, self.dropout, self.training)
         return x_BTD + F.dropout(self.mlp(self.mlp_norm(x_BTD)), self.dropout, self.training)
 
 
 class GPT(nn.Module):
     """A decoder-only transformer. `forward` gives hidden states; `logits` projects them; the training loss fuses both."""
+
+    rotation_2TK: Tensor | None
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -50,8 +52,7 @@ class GPT(nn.Module):
         self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
         if config.tied:
             self.head.weight = self.token_embedding.weight
-        table = rotation_table(config) if config.position == "rotary" else None
-        self.register_buffer("rotation_2TK", table, persistent=False)
+        self.register_buffer("rotation_2TK", rotation_table(config) if config.position == "rotary" else None, persistent=False)
 
     def forward(self, tokens_BT: Tensor, cache: KVCache | None = None) -> Tensor:
         """Token ids (B, T) → normalised hidden states (B, T, D). With a cache, T new tokens behind `cache.length` old ones."""
@@ -60,12 +61,9 @@ class GPT(nn.Module):
         if self.position_embedding is not None:
             x_BTD = x_BTD + self.position_embedding.weight[past : past + time]
         x_BTD = F.dropout(x_BTD, self.config.dropout, self.training)
-        rotation = None
-        if isinstance(self.rotation_2TK, Tensor):
-            cos_TK, sin_TK = self.rotation_2TK[:, past : past + time].to(x_BTD.dtype)
-            rotation = cos_TK, sin_TK
+        rotation_2TK = None if self.rotation_2TK is None else self.rotation_2TK[:, past : past + time].to(x_BTD.dtype)
         for block in self.blocks:
-            x_BTD = block(x_BTD, rotation, cache)
+            x_BTD = block(x_BTD, rotation_2TK, cache)
         out: Tensor = self.final_norm(x_BTD)
         return out
 

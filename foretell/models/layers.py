@@ -9,9 +9,8 @@ from foretell.models.config import ModelConfig
 
 def make_norm(config: ModelConfig, width: int | None = None) -> nn.Module:
     """LayerNorm (Ba et al. 2016) or RMSNorm (Zhang & Sennrich 2019), as the config says."""
-    if config.norm == "layernorm":
-        return nn.LayerNorm(width or config.d_model, eps=config.norm_eps)
-    return nn.RMSNorm(width or config.d_model, eps=config.norm_eps)
+    kind: type[nn.Module] = nn.LayerNorm if config.norm == "layernorm" else nn.RMSNorm
+    return kind(width or config.d_model, eps=config.norm_eps)
 
 
 class GeluMLP(nn.Module):
@@ -52,8 +51,8 @@ def rotation_table(config: ModelConfig) -> Tensor:
     return torch.stack((angle_TK.cos(), angle_TK.sin()))
 
 
-def rotate(x_BTHK: Tensor, cos_TK: Tensor, sin_TK: Tensor) -> Tensor:
-    """Turn each pair of a head's coordinates by its position's angle."""
+def rotate(x_BTHK: Tensor, rotation_2TK: Tensor) -> Tensor:
+    """Turn each pair of a head's coordinates by its position's angle, given as cos and sin."""
+    cos_T1K, sin_T1K = rotation_2TK[:, :, None].unbind()
     first, second = x_BTHK.chunk(2, dim=-1)
-    turned_BTHK = torch.cat((-second, first), dim=-1)
-    return x_BTHK * cos_TK[:, None] + turned_BTHK * sin_TK[:, None]
+    return x_BTHK * cos_T1K + torch.cat((-second, first), dim=-1) * sin_T1K

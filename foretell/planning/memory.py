@@ -1,6 +1,6 @@
 """How much memory a training run takes, by part (no torch)."""
 
-from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 from foretell.base.errors import CapacityError
 from foretell.base.units import size
@@ -8,8 +8,7 @@ from foretell.models.config import ModelConfig
 from foretell.models.counts import parameter_count
 
 
-@dataclass(frozen=True)
-class MemoryPlan:
+class MemoryPlan(NamedTuple):
     """Bytes of a run, without the interpreter and its libraries."""
 
     weights: int
@@ -21,7 +20,7 @@ class MemoryPlan:
     @property
     def total(self) -> int:
         """All parts together."""
-        return sum(asdict(self).values())
+        return sum(self)
 
 
 def training_memory(config: ModelConfig, *, micro_batch: int, precision: str) -> MemoryPlan:
@@ -29,14 +28,13 @@ def training_memory(config: ModelConfig, *, micro_batch: int, precision: str) ->
 
     Source: activations per layer as counted in Korthikanti et al. 2022, section 4, for our blocks.
     """
-    parameters, bf16 = parameter_count(config), precision == "bf16"
-    value_bytes = 2 if bf16 else 4
-    tokens = micro_batch * config.context_length
+    parameters, tokens = parameter_count(config), micro_batch * config.context_length
+    value_bytes, copies = (2, 6) if precision == "bf16" else (4, 4)  # of an activation; of a weight with its copies
     per_token = 10 * config.d_model + 4 * config.d_ff + 5 * (config.n_head + config.n_kv_head) * config.d_head
     scores = 3 * config.n_head * config.context_length
     return MemoryPlan(
-        weights=parameters * (6 if bf16 else 4),
-        gradients=parameters * (6 if bf16 else 4),
+        weights=parameters * copies,
+        gradients=parameters * copies,
         optimizer=parameters * 8,
         activations=tokens * config.n_layer * (per_token + scores) * value_bytes,
         logits=4 * config.vocab_size * (config.d_model + min(tokens, max(64, 2**21 // config.vocab_size)) * 2),
@@ -47,10 +45,9 @@ def require_memory(plan: MemoryPlan, available: int, config: ModelConfig, micro_
     """Refuse a run that will not fit. Raises CapacityError naming the setting, its value and the value to try."""
     if plan.total <= available:
         return
-    if plan.activations > plan.total - plan.activations and micro_batch > 1:
-        cure = f"training.micro_batch={max(1, micro_batch // 2)} (now {micro_batch}; set training.batch_tokens to keep the batch)"
+    if plan.activations > plan.total / 2 and micro_batch > 1:
+        cure = f"training.micro_batch={micro_batch // 2} (now {micro_batch}; set training.batch_tokens to keep the batch)"
     else:
         cure = f"a smaller model: model.n_layer={max(1, config.n_layer // 2)} (now {config.n_layer}), or a smaller vocabulary"
-    raise CapacityError(
-        f"not enough memory: about {size(plan.total)} needed, {size(available)} free", where="the model and its batch", cure=cure
-    )
+    what = f"not enough memory: about {size(plan.total)} needed, {size(available)} free"
+    raise CapacityError(what, where="the model and its batch", cure=cure)

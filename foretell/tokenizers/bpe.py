@@ -22,21 +22,18 @@ def train_bpe(texts: Iterable[str], settings: TokenizerSettings) -> Tokenizer:
     split = pre_tokenizers.Split(tokenizers.Regex(SPLIT), behavior="isolated")
     to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     end = tokenizers.AddedToken(END_OF_TEXT, special=True, normalized=False)
+    alphabet, wanted = to_bytes.alphabet(), settings.vocab_size
     trainer = trainers.BpeTrainer(
-        vocab_size=settings.vocab_size,
-        min_frequency=2,
-        initial_alphabet=to_bytes.alphabet(),
-        special_tokens=[end],
-        show_progress=False,
+        vocab_size=wanted, min_frequency=2, initial_alphabet=alphabet, special_tokens=[end], show_progress=False
     )
-    inner.pre_tokenizer = pre_tokenizers.Sequence([split, to_bytes])
+    inner.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.FixedLength(LONGEST_WORD), to_bytes])
     clean = (text.encode("utf-8", "replace").decode() for text in texts)  # the library refuses halves of surrogate pairs
     with library_errors(DataError("the tokenizer library failed on this text", where="training", cure="leave out parts of it")):
         inner.train_from_iterator((piece for text in clean for piece in pieces(text)), trainer)
     inner.pre_tokenizer = pre_tokenizers.Sequence([split, to_bytes])
     supported = inner.get_vocab_size()
-    if supported < settings.vocab_size:
-        what = f"a vocabulary of {settings.vocab_size} tokens is more than this text supports, which is {supported}"
+    if supported < wanted:
+        what = f"a vocabulary of {wanted} tokens is more than this text supports, which is {supported}"
         cure = f"set tokenizer.vocab_size={supported} or less, or give more text"
         raise SettingError(what, where="tokenizer.vocab_size", cure=cure)
     return Tokenizer(inner, {})

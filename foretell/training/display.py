@@ -10,10 +10,7 @@ from foretell.training.state import Progress
 
 
 class Display:
-    """Turns metrics records into lines.
-
-    flops_per_token over peak_flops (measured on this machine at the start) gives the share of the peak.
-    """
+    """Turns metrics records into lines. flops_per_token over peak_flops (measured at the start) is the share of the peak."""
 
     def __init__(self, terminal: Terminal, progress: Progress, flops_per_token: float, peak_flops: float) -> None:
         self._terminal, self._progress = terminal, progress
@@ -50,15 +47,13 @@ class Display:
 
     def _line(self, record: dict[str, Any]) -> str:
         step, steps, rate = record["step"], self._progress.steps, record["tokens_per_second"]
-        seconds_per_step = (time.monotonic() - self._started_at_seconds) / max(1, step - self._first_step)
-        return (
-            f"step {step:,}/{steps:,}  {100 * step / steps:.0f} %  loss {record['loss']:.3f}{self._held_out}  {count(rate)} tok/s  "
-            f"{100 * rate * self._share_of_one_token:.0f} % of peak  {size(used_bytes())}  left {duration((steps - step) * seconds_per_step)}"
-        )
+        seconds_left = (steps - step) * (time.monotonic() - self._started_at_seconds) / max(1, step - self._first_step)
+        done = f"step {step:,}/{steps:,}  {100 * step / steps:.0f} %  loss {record['loss']:.3f}{self._held_out}"
+        speed = f"{count(rate)} tok/s  {100 * rate * self._share_of_one_token:.0f} % of peak"
+        return f"{done}  {speed}  {size(used_bytes())}  left {duration(seconds_left)}"
 
     def _bar(self, step: int, line: str) -> Any:
         from rich.console import Group
         from rich.progress_bar import ProgressBar
-        from rich.text import Text
 
-        return Group(ProgressBar(total=self._progress.steps, completed=step), Text(line))
+        return Group(ProgressBar(total=self._progress.steps, completed=step), line)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-
 Named = tuple[str, nn.Parameter]
 
 

@@ -39,11 +39,9 @@ def train_step(
     progress = state.progress
     if not (math.isfinite(loss) and math.isfinite(norm)):
         state.parameters.zero()
-        raise NonFiniteLoss(
-            f"the loss is not a finite number any more (loss {loss}, gradient norm {norm})",
-            where=f"step {progress.step + 1}",
-            cure=f"resume with a lower rate, e.g. optimizer.learning_rate={optimizer.learning_rate / 4:g}, or longer schedule.warmup_steps",
-        )
+        what = f"the loss is not a finite number any more (loss {loss}, gradient norm {norm})"
+        cure = f"resume with a lower rate, e.g. optimizer.learning_rate={optimizer.learning_rate / 4:g}, or a longer warm-up"
+        raise NonFiniteLoss(what, where=f"step {progress.step + 1}", cure=cure)
     state.parameters.clip(norm, optimizer.clip)
     rate = optimizer.learning_rate * learning_rate_share(progress.step, progress.steps, schedule)
     for group in state.optimizer.param_groups:

@@ -108,6 +108,8 @@ def test_a_sample_takes_whole_files_and_says_what_it_left(mixed: Path, tmp_path:
     again, _ = build([mixed], tmp_path / "again", sample_bytes=30_000)
     assert 0 < manifest["totals"]["documents"] < 9
     assert manifest["fingerprint"] == again["fingerprint"]
+    read = [entry["path"] for entry in manifest["sources"]]
+    assert read != sorted(read)
     assert manifest["dropped"]["not_sampled"]["bytes"] > 0
     assert len(manifest["sources"]) + manifest["dropped"]["not_sampled"]["documents"] >= len(list(mixed.iterdir()))
     assert "not_sampled" in said

@@ -4,7 +4,7 @@ import time
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foretell.corpus.config import CorpusSettings
@@ -43,11 +43,12 @@ def test_settings_steer_it() -> None:
     assert normalised("a\n\n\nb", CorpusSettings(max_blank_lines=0)) == "a\nb"
 
 
+@settings(deadline=None, derandomize=True)
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_twice_is_once(text: str) -> None:
-    settings = CorpusSettings(fix_mojibake=False)
-    once = normalised(text, settings)
-    assert normalised(once, settings) == once
+    no_repair = CorpusSettings(fix_mojibake=False)
+    once = normalised(text, no_repair)
+    assert normalised(once, no_repair) == once
     assert unicodedata.is_normalized("NFC", once)
 
 

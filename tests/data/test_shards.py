@@ -82,6 +82,8 @@ def test_reading_across_files(make_shards: MakeShards, documents: list[Document]
         read = cut.read(start, length)
         assert read.dtype == np.int64
         assert np.array_equal(read, whole.read(start, length))
+    aligned = make_shards(documents, shard_tokens=whole.tokens).train
+    assert np.array_equal(aligned.read(0, whole.tokens), whole.read(0, whole.tokens))
 
 
 @pytest.mark.parametrize(("start", "length"), [(-1, 2), (0, 0), (0, 10**9)])

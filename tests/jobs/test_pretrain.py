@@ -159,7 +159,7 @@ def test_early_stopping_keeps_the_best_model(shards_folder: Path, tmp_path: Path
 
 def test_a_run_that_exists_is_refused(finished: Path, shards_folder: Path) -> None:
     before = weights(finished)
-    with pytest.raises(SettingError, match="exists already") as caught:
+    with pytest.raises(SettingError, match="already exists") as caught:
         pretrain(recipe_of(shards_folder), finished, quiet())
     assert "--resume" in caught.value.cure and weights(finished) == before
 
