@@ -47,7 +47,7 @@ def translated_write_errors(path: Path) -> Iterator[None]:
             free = shutil.disk_usage(next(place for place in (path, *path.parents) if place.exists())).free
             where, cure = f"{path} ({size(free)} free)", "free some space there, or choose a folder on another disk with --out"
             raise CapacityError("the disk is full; what was saved before is untouched", where=where, cure=cure) from error
-        if code in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        if code in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
             cure = "choose another folder with --out, or change the permissions of this one"
             raise SettingError(f"cannot write here: {os.strerror(code)}", where=str(path), cure=cure) from error
         raise

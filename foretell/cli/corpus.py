@@ -6,7 +6,6 @@ from pathlib import Path
 
 from foretell.base.console import Terminal
 
-SUMMARY = "turn files into clean, deduplicated documents with provenance"
 EXAMPLE = "foretell corpus build my-texts/ --out corpora/mine corpus.min_characters=100"
 
 

@@ -40,4 +40,4 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> object:
     from foretell.jobs.generate import generate, read_prompts  # torch: only once the settings are known to be right
 
     prompts = read_prompts(arguments.input) if arguments.input else [arguments.prompt]
-    return generate(arguments.model, prompts, settings, terminal, explained=arguments.explain)
+    return generate(arguments.model, prompts, settings, terminal, arguments.explain)

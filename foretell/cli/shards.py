@@ -5,7 +5,6 @@ from pathlib import Path
 
 from foretell.base.console import Terminal
 
-SUMMARY = "turn a corpus into token shards, split into training and held-out"
 EXAMPLE = "foretell shards build my-corpus --tokenizer my-tokenizer --out my-shards"
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from foretell.base.console import Terminal
 
-SUMMARY = "train a tokenizer, and see what it makes of a text"
 EXAMPLE = "foretell tokenizer train my-corpus --out my-tokenizer --vocab-size 8192"
 
 

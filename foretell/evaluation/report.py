@@ -1,7 +1,6 @@
 """report.html and the model card of a run, made only from the files in its folder."""
 
 import io
-from pathlib import Path
 from typing import Any
 
 from foretell.base.files import write_text
@@ -33,13 +32,11 @@ def write_report(run: RunFolder, data: dict[str, Any], machine: dict[str, Any]) 
 
 
 def _render(template: str, values: dict[str, Any]) -> str:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+    from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-    loader = FileSystemLoader(Path(__file__).parent / "templates")
-    environment = Environment(
-        loader=loader, undefined=StrictUndefined, autoescape=select_autoescape(["html.jinja"]), trim_blocks=True
-    )
-    return environment.get_template(template).render(values) + "\n"
+    folder = PackageLoader("foretell.evaluation", "templates")
+    pages = Environment(loader=folder, undefined=StrictUndefined, autoescape=select_autoescape(["html.jinja"]), trim_blocks=True)
+    return pages.get_template(template).render(values) + "\n"
 
 
 def _facts(config: ModelConfig, metrics: list[dict[str, Any]], machine: dict[str, Any]) -> dict[str, str]:

@@ -97,10 +97,8 @@ class Engine:
         """Ids of a prompt. Raises RequestError when they are more than the context holds."""
         tokens, limit = self.tokenizer.encode(prompt) or [self.tokenizer.end_of_text], self.model.config.context_length
         if len(tokens) > limit:
-            what = f"the prompt has {len(tokens)} tokens, the model's context holds {limit}"
-            raise RequestError(
-                what, where=f"prompt: {prompt[:40]!r}…", cure=f"shorten the prompt to its last {limit} tokens or fewer"
-            )
+            what, cure = f"the prompt has {len(tokens)} tokens, the model's context holds {limit}", "give a shorter prompt"
+            raise RequestError(what, where=f"prompt: {prompt[:40]!r}…", cure=cure)
         return tokens
 
     @torch.no_grad()

@@ -93,15 +93,12 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
     """All tensors of a directory: one safetensors file, or several with an index. Never a pickle."""
     index, tensors = folder / f"{WEIGHTS}.index.json", dict[str, Tensor]()
     for name in sorted(set(read_json(index)["weight_map"].values())) if index.exists() else [WEIGHTS]:
-        path = folder / Path(name).name
+        path = folder / Path(name).name  # an index from a stranger may not lead out of the folder
         try:
             tensors |= load_file(path)
-        except FileNotFoundError as error:
-            cure = "put the safetensors file there; pickles are not read"
-            raise ModelError("the weights are missing", where=str(path), cure=cure) from error
         except (SafetensorError, OSError) as error:
-            cure = "restore the file from a copy"
-            raise ModelError(f"the weights cannot be read: {error}", where=str(path), cure=cure) from error
+            what = "the weights are missing" if isinstance(error, FileNotFoundError) else f"the weights cannot be read: {error}"
+            raise ModelError(what, where=str(path), cure="put the whole safetensors file there; pickles are not read") from error
     return tensors
 
 

@@ -4,8 +4,8 @@ Sources: transformers' modeling_gpt2 and modeling_qwen3.
 """
 
 import difflib
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import product
 
 import torch
@@ -14,12 +14,13 @@ from torch import Tensor
 from foretell.base.errors import ModelError
 from foretell.models.config import ModelConfig
 
-MODULES = {  # preset → our module → theirs, # being the layer; several of theirs make one of ours
+MODULES = {  # preset → our module → theirs, # being the layer; several of theirs, one below the other, make one of ours
     "gpt2": {
-        "token_embedding": "transformer.wte", "position_embedding": "transformer.wpe", "final_norm": "transformer.ln_f", "head": "lm_head",
+        "token_embedding": "transformer.wte", "position_embedding": "transformer.wpe",
         "blocks.#.attention_norm": "transformer.h.#.ln_1", "blocks.#.attention.qkv": "transformer.h.#.attn.c_attn",
         "blocks.#.attention.out": "transformer.h.#.attn.c_proj", "blocks.#.mlp_norm": "transformer.h.#.ln_2",
         "blocks.#.mlp.up": "transformer.h.#.mlp.c_fc", "blocks.#.mlp.down": "transformer.h.#.mlp.c_proj",
+        "final_norm": "transformer.ln_f", "head": "lm_head",
     },
     "modern": {
         "token_embedding": "model.embed_tokens", "final_norm": "model.norm", "head": "lm_head",
@@ -31,22 +32,14 @@ MODULES = {  # preset → our module → theirs, # being the layer; several of t
         "blocks.#.mlp.down": "model.layers.#.mlp.down_proj",
     },
 }  # fmt: skip
+BARE = re.compile(r"^(wte|wpe|h|ln_f)\.")  # GPT-2's files on the hub lack the prefix that transformers writes
+MASK = re.compile(r"\.attn\.(masked_)?bias$")  # old files carry mask buffers
 
 
-@dataclass(frozen=True)
-class Rule:
-    """Our tensor is the concatenation, along its rows, of theirs, each with so many rows; transposed: each turned first."""
-
-    ours: str
-    theirs: tuple[str, ...]
-    rows: tuple[int, ...]
-    transposed: bool
-
-
-def rules(config: ModelConfig) -> Iterator[Rule]:
-    """One rule for each tensor of the model."""
+def rules(config: ModelConfig) -> Iterator[tuple[str, list[str], list[int], bool]]:
+    """For each tensor: our name; their names in the order of our rows; the rows of each; whether theirs are transposed."""
     queries, keys = config.n_head * config.d_head, config.n_kv_head * config.d_head
-    rows = {"attention.qkv": (queries, keys, keys), "mlp.gate_up": (config.d_ff, config.d_ff)}
+    rows = {"attention.qkv": [queries, keys, keys], "mlp.gate_up": [config.d_ff, config.d_ff]}
     for ours, theirs in MODULES[config.preset].items():
         layered, _, part = ours.rpartition("#.")
         if part == "head" and config.tied:
@@ -55,43 +48,31 @@ def rules(config: ModelConfig) -> Iterator[Rule]:
         kinds = ("weight", "bias") if config.bias and (layered or part == "final_norm") else ("weight",)
         for layer, kind in product(range(config.n_layer if layered else 1), kinds):
             name, *names = (f"{module}.{kind}".replace("#", str(layer)) for module in (ours, *theirs.split()))
-            yield Rule(name, tuple(names), rows[part] if len(names) > 1 else (), conv)
+            yield name, names, rows[part] if len(names) > 1 else [], conv
 
 
 def to_hugging_face(ours: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
     """Our state dict → theirs. Tensors are contiguous, as safetensors wants them."""
     theirs: dict[str, Tensor] = {}
-    for rule in rules(config):
-        pieces = torch.split(ours[rule.ours], list(rule.rows)) if rule.rows else (ours[rule.ours],)
-        for name, piece in zip(rule.theirs, pieces, strict=True):
-            theirs[name] = (piece.t() if rule.transposed else piece).contiguous()
+    for name, names, rows, transposed in rules(config):
+        pieces = torch.split(ours[name], rows) if rows else (ours[name],)
+        theirs |= {n: (piece.t() if transposed else piece).contiguous() for n, piece in zip(names, pieces, strict=True)}
     return theirs
 
 
 def from_hugging_face(theirs: dict[str, Tensor], config: ModelConfig, where: str) -> dict[str, Tensor]:
     """Their tensors → our state dict, fp32. Raises ModelError naming missing and left-over tensors."""
-    theirs = {_with_prefix(name, config): tensor for name, tensor in theirs.items() if not _is_junk(name, config)}
-    ours: dict[str, Tensor] = {}
-    for rule in rules(config):
-        missing = [name for name in rule.theirs if name not in theirs]
-        if missing:
-            near = difflib.get_close_matches(missing[0], theirs, n=1)
-            cure = f"the nearest name is {near[0]}" if near else "check that config.json belongs to these weights"
-            raise ModelError(f"the tensor {missing[0]} is missing", where=where, cure=cure)
-        pieces = [theirs.pop(name).float() for name in rule.theirs]
-        ours[rule.ours] = torch.cat([piece.t() if rule.transposed else piece for piece in pieces]).contiguous()
+    theirs = {BARE.sub(r"transformer.\g<0>", name): tensor for name, tensor in theirs.items() if not MASK.search(name)}
+    if config.tied:
+        theirs.pop("lm_head.weight", None)  # some files carry the tied head a second time
+    ours, unfit = dict[str, Tensor](), "check that config.json belongs to these weights"
+    for name, names, _, transposed in rules(config):
+        for missing in (n for n in names if n not in theirs):
+            near = difflib.get_close_matches(missing, theirs, n=1)
+            cure = f"the nearest name is {near[0]}" if near else unfit
+            raise ModelError(f"the tensor {missing} is missing", where=where, cure=cure)
+        pieces = [theirs.pop(n).float() for n in names]
+        ours[name] = torch.cat([piece.t() if transposed else piece for piece in pieces]).contiguous()
     if theirs:
-        what = f"{len(theirs)} tensors have no place in this model, {min(theirs)} first"
-        raise ModelError(what, where=where, cure="check that config.json belongs to these weights")
+        raise ModelError(f"{len(theirs)} tensors have no place in this model, {min(theirs)} first", where=where, cure=unfit)
     return ours
-
-
-def _with_prefix(name: str, config: ModelConfig) -> str:
-    """GPT-2's files on the hub have no `transformer.` prefix, those that transformers saves have it."""
-    bare = config.preset == "gpt2" and not name.startswith(("transformer.", "lm_head."))
-    return f"transformer.{name}" if bare else name
-
-
-def _is_junk(name: str, config: ModelConfig) -> bool:
-    """Old files carry mask buffers, and some carry the tied head a second time."""
-    return name.endswith((".attn.bias", ".attn.masked_bias")) or (config.tied and name == "lm_head.weight")

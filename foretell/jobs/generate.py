@@ -16,16 +16,14 @@ from foretell.interop.huggingface import open_model
 
 ALTERNATIVES = 5
 ENDINGS = {
-    "length": "as many tokens as asked for (--max-tokens)",
-    "context": "the model's context is full",
-    "end_of_text": "the model ended its text",
+    "length": "enough tokens",
+    "context": "the context is full",
+    "end_of_text": "the text is complete",
     "stop": "a stop string",
 }
 
 
-def generate(
-    model: Path, prompts: list[str], settings: GenerationSettings, terminal: Terminal, *, explained: bool = False
-) -> dict[str, Any]:
+def generate(model: Path, prompts: list[str], settings: GenerationSettings, terminal: Terminal, explained: bool) -> dict[str, Any]:
     """Continue each prompt; text is shown as it comes. Raises ForetellError before any output for a prompt that does not fit."""
     set_threads(None)
     engine = Engine(*open_model(model))

@@ -68,9 +68,9 @@ def prepare(recipe: Recipe, path: Path, terminal: Terminal, *, resume: bool) -> 
     precision, reason = choose_precision(recipe.training.precision, device, config.d_model)
     notes.append(f"precision {precision} ← {reason}; {threads} threads on {device}")
     batch_tokens = _batch_tokens(recipe, config.context_length)
+    TrainBatches(shards.train, recipe.training.seed, config.context_length)  # refuses text that is too short
     memory = training_memory(config, micro_batch=recipe.training.micro_batch, precision=precision)
     require_memory(memory, available_bytes(device), config, recipe.training.micro_batch)
-    TrainBatches(shards.train, recipe.training.seed, config.context_length)  # refuses text that is too short
     recipe = _resolved(recipe, config, precision, batch_tokens, threads)
     environment = {"threads": threads, "device": str(device), "torch": torch.__version__, "compile": recipe.training.compile}
     state = _build_state(recipe, begin, config, device, precision)

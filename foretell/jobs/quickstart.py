@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from foretell.base.console import Terminal
-from foretell.base.errors import SettingError
+from foretell.base.errors import DataError, SettingError
 from foretell.base.files import remove, require_new
 from foretell.base.runs import numbered
 from foretell.base.units import count, duration, size
@@ -28,6 +28,7 @@ from foretell.tokenizers.tokenizer import Tokenizer
 from foretell.training.state import StepReport, TrainState
 
 SOURCE_BYTES_PER_MINUTE = 8e6  # raw text that a minute of the road can take in: preparation stays a small part of the time
+LEAST_BYTES = 20_000  # below this not even a small vocabulary is supported
 HELD_OUT_BYTES = 400_000  # enough to tell models apart by half a percent
 END_SECONDS = 6.0  # samples, report and card
 
@@ -45,7 +46,7 @@ def quickstart(sources: list[str], out: Path | None, minutes: float, terminal: T
         deadline = keep_to_time(end_at_seconds - END_SECONDS - _scoring_seconds(run, plan))
         results = pretrain(recipe, run, terminal, extra=(deadline,), facts=facts)
     except BaseException:
-        if not (run / "recipe.toml").exists():
+        if run.exists() and not (run / "recipe.toml").exists():
             remove(run)
         raise
     results |= {"samples": _samples(run, terminal), "peak_memory_bytes": peak_bytes()}
@@ -77,6 +78,9 @@ def _prepare_text(sources: list[str], run: Path, minutes: float, terminal: Termi
     recipe, limit = load_recipe("quickstart"), int(SOURCE_BYTES_PER_MINUTE * minutes)
     manifest = build_corpus(sources or standard_library_sources(), run / "corpus", recipe.corpus, terminal, sample_bytes=limit)
     text_bytes = manifest["totals"]["bytes"]
+    if text_bytes < LEAST_BYTES:
+        what = f"there is too little text to learn from: {size(text_bytes)}, where {size(LEAST_BYTES)} are the least"
+        raise DataError(what, where=", ".join(sources), cure="give more text; a model of some use needs a megabyte")
     vocab_size, held_out = vocabulary_size(text_bytes), min(0.05, max(0.005, HELD_OUT_BYTES / text_bytes))
     terminal.say("2 · tokens", style="bold")
     terminal.say(f"vocabulary of {vocab_size} tokens ← {size(text_bytes)} of text")

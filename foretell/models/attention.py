@@ -47,10 +47,9 @@ def attend(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, dropout: float = 0.0)
     small = q_BHTK.device.type == "cpu" and q_BHTK.dtype == torch.bfloat16 and k_BGSK.shape[2] <= EXPLICIT_UP_TO
     if small or (dropout and q_BHTK.device.type == "cpu"):
         return _attend_explicitly(q_BHTK, k_BGSK, v_BGSK, dropout)
-    mask = None if past == 0 or time == 1 else causal_mask(time, past, q_BHTK.dtype, q_BHTK.device)
-    return F.scaled_dot_product_attention(
-        q_BHTK, k_BGSK, v_BGSK, attn_mask=mask, dropout_p=dropout, is_causal=past == 0 and time > 1, enable_gqa=True
-    )
+    mask = causal_mask(time, past, q_BHTK.dtype, q_BHTK.device) if past and time > 1 else None
+    causal = not past and time > 1
+    return F.scaled_dot_product_attention(q_BHTK, k_BGSK, v_BGSK, mask, dropout, causal, enable_gqa=True)
 
 
 def causal_mask(time: int, past: int, dtype: torch.dtype, device: torch.device) -> Tensor:

@@ -85,35 +85,30 @@ def resolve(settings: ModelSettings, vocab_size: int) -> tuple[ModelConfig, list
     """
     if settings.size and settings.n_layer not in (None, SIZES[settings.size]):
         raise SettingError("size and n_layer say different things", where="model.size, model.n_layer", cure="give one of them")
-    modern, preset, notes = settings.preset == "modern", PRESETS[settings.preset], list[str]()
+    values, notes = settings.model_dump(exclude_none=True, exclude={"size", "start_from"}), list[str]()
 
     def derive(name: str, value: int, reason: str) -> int:
-        given: int | None = getattr(settings, name)
-        if given is None:
+        if name not in values:
+            values[name] = value
             notes.append(f"{name} {value} ← {reason}")
-        return value if given is None else given
+        return int(values[name])
 
     if settings.d_model and not settings.size:
         n_layer = derive("n_layer", max(1, settings.d_model // HEAD_WIDTH), "d_model / 64")
     else:
-        size = settings.size or "small"
-        n_layer = derive("n_layer", SIZES[size], f"size={size}")
+        n_layer = derive("n_layer", SIZES[settings.size or "small"], f"size={settings.size or 'small'}")
     d_model = derive("d_model", HEAD_WIDTH * n_layer, "64 · n_layer")
     n_head = derive("n_head", max(_divisors(d_model, up_to=max(1, d_model // HEAD_WIDTH))), "d_model / 64")
     if d_model % n_head and settings.d_head is None:
         what, cure = f"n_head = {n_head} does not divide d_model = {d_model}", f"model.n_head one of {_divisors(d_model)}"
         raise SettingError(what, where="model.n_head", cure=cure)
-    halved = modern and n_head % 2 == 0
-    values = preset | {
-        "n_kv_head": derive("n_kv_head", n_head // 2 if halved else n_head, "n_head / 2" if halved else "n_head"),
-        "d_ff": derive("d_ff", -(-8 * d_model // 96) * 32 if modern else 4 * d_model, "8/3 · d_model" if modern else "4 · d_model"),
-        "context_length": derive("context_length", preset["context_length"], settings.preset),
-        "d_head": settings.d_head or d_model // n_head,
-        "tied": preset["tied"] if settings.tied is None else settings.tied,
-    }
-    sizes = {"vocab_size": vocab_size, "n_layer": n_layer, "d_model": d_model, "n_head": n_head, "dropout": settings.dropout}
+    modern, halved = settings.preset == "modern", settings.preset == "modern" and n_head % 2 == 0
+    derive("n_kv_head", n_head // 2 if halved else n_head, "n_head / 2" if halved else "n_head")
+    derive("d_ff", -(-8 * d_model // 96) * 32 if modern else 4 * d_model, "8/3 · d_model" if modern else "4 · d_model")
+    preset = {"vocab_size": vocab_size, "d_head": d_model // n_head, **PRESETS[settings.preset]}
+    derive("context_length", preset["context_length"], settings.preset)
     try:
-        return ModelConfig.model_validate({"preset": settings.preset, **values, **sizes}), notes
+        return ModelConfig.model_validate(preset | values), notes
     except ValidationError as error:
         what, _, cure = error.errors()[0]["msg"].removeprefix("Value error, ").partition(" | ")
         raise SettingError(what, where="[model]", cure=cure or "change the model's sizes") from error

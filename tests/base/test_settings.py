@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field, model_validator
 
@@ -156,6 +156,7 @@ def test_a_file_that_is_no_recipe(tmp_path: Path, content: bytes | None, what: s
     assert caught.value.where == str(path)
 
 
+@settings(deadline=None)  # a busy disk is no failure
 @given(
     st.builds(
         Recipe, training=st.builds(Training, steps=st.integers(1, 2**63 - 1), rate=st.floats(0, 1), stop=st.tuples(st.text()))

@@ -17,7 +17,7 @@ def test_every_distribution_sums_to_one(logits: torch.Tensor, temperature: float
     probs = distribution(logits, settings)
     assert probs.sum().item() == pytest.approx(1.0, abs=1e-5)
     assert (probs >= 0).all() and (probs > 0).sum() <= top_k
-    assert logits[probs.argmax()] == logits.max()  # filters keep the likeliest
+    assert logits[probs.argmax()] >= logits.max() - 1e-4  # filters keep the likeliest; softmax cannot tell nearer ones apart
 
 
 @given(LOGITS)
