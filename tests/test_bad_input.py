@@ -13,7 +13,14 @@ import pytest
 
 from foretell.cli.main import main
 
-TINY = ["model.n_layer=1", "model.d_model=32", "model.context_length=32", "training.threads=1", "training.tensorboard=false", "training.steps=4"]
+TINY = [
+    "model.n_layer=1",
+    "model.d_model=32",
+    "model.context_length=32",
+    "training.threads=1",
+    "training.tensorboard=false",
+    "training.steps=4",
+]
 
 
 def refused(capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, *words: str) -> None:
@@ -140,7 +147,13 @@ def test_vocabulary_larger_than_the_text_supports(capsys: pytest.CaptureFixture[
 
 
 def test_heads_that_do_not_divide_the_width(capsys: pytest.CaptureFixture[str], shards_folder: Path, out: Path) -> None:
-    refused(capsys, ["pretrain", "tiny", f"data.shards={shards_folder}", "model.n_head=5", "model.d_model=64", "--out", out], 2, "n_head = 5", "64")
+    refused(
+        capsys,
+        ["pretrain", "tiny", f"data.shards={shards_folder}", "model.n_head=5", "model.d_model=64", "--out", out],
+        2,
+        "n_head = 5",
+        "64",
+    )
     assert not out.exists()
 
 

@@ -18,7 +18,15 @@ def test_quickstart_from_a_folder_of_text_to_a_model(text_folder: Path, tmp_path
     result = json.loads(capsys.readouterr().out)
     assert result["held_out"]["bits_per_byte"] < 5 and len(result["samples"]) == 3
     assert 0.3 * 60 * 0.5 < result["elapsed_seconds"] < 0.3 * 60 * 2.5  # a loaded machine may be slow; the benchmark measures
-    for name in ("report.html", "model/config.json", "model/README.md", "corpus/report.html", "recipe.toml", "metrics.jsonl", "tensorboard"):
+    for name in (
+        "report.html",
+        "model/config.json",
+        "model/README.md",
+        "corpus/report.html",
+        "recipe.toml",
+        "metrics.jsonl",
+        "tensorboard",
+    ):
         assert (run / name).exists(), name
     assert main(["generate", str(run / "model"), "--prompt", "The", "--max-tokens", "5", "--explain", "--seed", "1"]) == 0
     assert "█" in capsys.readouterr().out

@@ -102,7 +102,7 @@ def text_batches(tokens_N: NDArray[np.int64], start: int, context_length: int, m
     windows = -(-len(tokens_N) // width)
     stream_N = np.pad(tokens_N, (1, windows * width - len(tokens_N)), constant_values=start)
     tokens_WT, targets_WT = (torch.from_numpy(part).view(windows, width) for part in (stream_N[:-1], stream_N[1:]))
-    weight_WT = (torch.arange(windows * width) <= len(tokens_N)).float().view(windows, width)
+    weight_WT = (torch.arange(windows * width) < len(tokens_N)).float().view(windows, width)
     for first in range(0, windows, micro_batch):
         rows = slice(first, first + micro_batch)
         yield Batch(tokens_WT[rows], targets_WT[rows], weight_WT[rows], torch.zeros_like(tokens_WT[rows]))

@@ -53,9 +53,7 @@ def as_given(arguments: argparse.Namespace, terminal: Terminal) -> object:
 
 @pytest.mark.parametrize("words", [["--help"], ["recipes"], ["recipes", "show", "tiny"], ["recipes", "--help"]])
 def test_quick_commands_import_nothing_heavy(words: list[str]) -> None:
-    heavy = {"torch", "numpy", "pydantic", "transformers", "tokenizers"} | (
-        {"rich"} if "--help" in words else set()
-    )
+    heavy = {"torch", "numpy", "pydantic", "transformers", "tokenizers"} | ({"rich"} if "--help" in words else set())
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = python(
         f"import sys; from foretell.cli.main import main; assert main({words}) == 0; print(sorted({heavy} & set(sys.modules)))"

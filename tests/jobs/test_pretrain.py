@@ -15,6 +15,8 @@ from foretell.base.console import Terminal
 from foretell.base.errors import CheckpointError, ForetellError, Interrupted, ModelError, SettingError
 from foretell.base.files import digest
 from foretell.base.runs import RunFolder, read_lines
+from foretell.data.batches import TrainBatches
+from foretell.data.shards import ShardReader
 from foretell.interop.huggingface import load_model
 from foretell.jobs.pretrain import pretrain
 from foretell.jobs.recipe import Recipe
@@ -22,15 +24,21 @@ from foretell.training.checkpoint import checkpoints
 from foretell.training.state import StepReport, TrainState
 
 TRAINING = {
-    "steps": 24, "micro_batch": 4, "batch_tokens": 256, "checkpoint_every": 4, "evaluate_every": 6, "sample_every": 8, "log_every": 2,
-    "threads": 1, "tensorboard": False, "precision": "fp32",
+    "steps": 24, "micro_batch": 24, "batch_tokens": 2048, "checkpoint_every": 4, "evaluate_every": 6, "sample_every": 8,
+    "log_every": 2, "threads": 1, "tensorboard": False, "precision": "fp32",
 }  # fmt: skip
 
 
 def recipe_of(shards: Path, **changes: Any) -> Recipe:
-    """Tiny, with everything on that a resume could miss: dropout, accumulation, several epochs (66 windows of 32)."""
+    """Tiny, with everything on that a resume could miss: dropout, accumulation in unequal pieces, the end of an epoch."""
     model = {"n_layer": 1, "d_model": 32, "n_head": 2, "context_length": 32, "dropout": 0.1}
-    sections = {"data": {"shards": shards}, "model": model, "training": TRAINING, "schedule": {"warmup_steps": 3}, "evaluation": {"windows": 4}}
+    sections = {
+        "data": {"shards": shards},
+        "model": model,
+        "training": TRAINING,
+        "schedule": {"warmup_steps": 3},
+        "evaluation": {"windows": 4},
+    }
     for section, values in changes.items():
         sections[section] = {**sections.get(section, {}), **values}
     return Recipe.model_validate(sections)
@@ -65,7 +73,7 @@ def finished(shards_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 def test_the_run_folder_holds_what_is_promised(finished: Path) -> None:
     metrics = read_lines(finished / "metrics.jsonl")
     assert {"step", "tokens", "loss", "learning_rate", "grad_norm", "tokens_per_second", "elapsed_seconds"} <= metrics[0].keys()
-    assert metrics[-1]["step"] == 24 and metrics[-1]["tokens"] == 24 * 256
+    assert metrics[-1]["step"] == 24 and metrics[-1]["tokens"] == 24 * 2048
     assert [r["step"] for r in metrics if "held_out_loss" in r] == [6, 12, 18, 24]
     assert metrics[-1]["loss"] < metrics[0]["loss"]
     assert [path.name for path in checkpoints(finished / "checkpoints")] == ["step-00000020", "step-00000024"]
@@ -78,6 +86,11 @@ def test_the_run_folder_holds_what_is_promised(finished: Path) -> None:
     )
     assert "n_layer = 1" in (finished / "recipe.toml").read_text()
     assert "bits per byte" in (finished / "model" / "README.md").read_text()
+
+
+def test_the_run_passes_the_end_of_an_epoch(shards_folder: Path) -> None:
+    windows = TrainBatches(ShardReader(shards_folder).train, 1, 32).windows
+    assert 10 * 64 < windows < 20 * 64  # 64 windows a step: an epoch ends between the steps 10 and 20 of 24
 
 
 def test_transformers_opens_the_model_and_gives_the_same_tokens(finished: Path) -> None:
@@ -96,7 +109,7 @@ def test_the_same_recipe_gives_the_same_bytes(finished: Path, shards_folder: Pat
     assert weights(tmp_path / "again") == weights(finished)
 
 
-@pytest.mark.parametrize("step", sorted(random.Random(1).sample(range(1, 24), 6)))
+@pytest.mark.parametrize("step", sorted(random.Random(1).sample(range(1, 24), 5)))
 def test_stopped_and_resumed_is_bit_for_bit_the_same(finished: Path, shards_folder: Path, tmp_path: Path, step: int) -> None:
     with pytest.raises(Interrupted, match=f"after step {step}") as caught:
         pretrain(recipe_of(shards_folder), tmp_path / "run", quiet(), extra=(StopAt(step),))
@@ -104,8 +117,14 @@ def test_stopped_and_resumed_is_bit_for_bit_the_same(finished: Path, shards_fold
     assert not (tmp_path / "run" / "model").exists()
     pretrain(recipe_of(shards_folder), tmp_path / "run", quiet(), resume=True)
     assert weights(tmp_path / "run") == weights(finished)
-    told = [{k: r[k] for k in ("step", "loss", "grad_norm")} for r in read_lines(tmp_path / "run" / "metrics.jsonl") if r["step"] != step]
-    assert told == [{k: r[k] for k in ("step", "loss", "grad_norm")} for r in read_lines(finished / "metrics.jsonl") if r["step"] != step]
+    told = [
+        {k: r[k] for k in ("step", "loss", "grad_norm")}
+        for r in read_lines(tmp_path / "run" / "metrics.jsonl")
+        if r["step"] != step
+    ]
+    assert told == [
+        {k: r[k] for k in ("step", "loss", "grad_norm")} for r in read_lines(finished / "metrics.jsonl") if r["step"] != step
+    ]
 
 
 KILLED_RUN = """
@@ -146,7 +165,11 @@ def test_resume_without_a_checkpoint_begins_again(finished: Path, shards_folder:
 
 
 def test_early_stopping_keeps_the_best_model(shards_folder: Path, tmp_path: Path) -> None:
-    changes = {"training": {"steps": 400, "patience": 2, "evaluate_every": 5}, "optimizer": {"learning_rate": 0.3}, "schedule": {"decay": "constant"}}
+    changes = {
+        "training": {"steps": 400, "patience": 2, "evaluate_every": 5},
+        "optimizer": {"learning_rate": 0.3},
+        "schedule": {"decay": "constant"},
+    }
     result = pretrain(recipe_of(shards_folder, **changes), tmp_path / "run", quiet())
     assert result["steps"] < 400
     scored = [r for r in read_lines(tmp_path / "run" / "metrics.jsonl") if "held_out_loss" in r]
@@ -170,7 +193,12 @@ def test_resume_refuses_another_model_and_allows_another_rate(finished: Path, sh
     with pytest.raises(Interrupted):
         pretrain(recipe_of(shards_folder), tmp_path / "run", quiet(), extra=(StopAt(9),))
     stream = StringIO()
-    pretrain(recipe_of(shards_folder, optimizer={"learning_rate": 5e-4}), tmp_path / "run", Terminal(quiet=True, stream=stream), resume=True)
+    pretrain(
+        recipe_of(shards_folder, optimizer={"learning_rate": 5e-4}),
+        tmp_path / "run",
+        Terminal(quiet=True, stream=stream),
+        resume=True,
+    )
     assert "optimizer.learning_rate was 0.001, is 0.0005" in stream.getvalue()
     assert weights(tmp_path / "run") != weights(finished)
 
@@ -202,7 +230,9 @@ def test_a_flipped_bit_in_a_model_is_found(finished: Path, tmp_path: Path) -> No
         load_model(tmp_path / "model")
 
 
-def test_a_loss_that_explodes_keeps_the_last_good_weights(shards_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loss_that_explodes_keeps_the_last_good_weights(
+    shards_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from foretell.training import step as step_module
 
     real, calls = step_module.cross_entropy_sum, []
@@ -214,19 +244,17 @@ def test_a_loss_that_explodes_keeps_the_last_good_weights(shards_folder: Path, t
     monkeypatch.setattr(step_module, "cross_entropy_sum", poisoned)
     with pytest.raises(ForetellError, match="not a finite number") as caught:
         pretrain(recipe_of(shards_folder), tmp_path / "run", quiet())
-    assert caught.value.exit_code == 1 and caught.value.where == "step 10"
-    assert checkpoints(tmp_path / "run" / "checkpoints")[-1].name == "step-00000009"
+    assert caught.value.exit_code == 1 and caught.value.where == "step 7"
+    assert checkpoints(tmp_path / "run" / "checkpoints")[-1].name == "step-00000006"
     assert "finite" in (tmp_path / "run" / "log.txt").read_text()
     monkeypatch.undo()
     pretrain(recipe_of(shards_folder), tmp_path / "run", quiet(), resume=True)
 
 
 def test_start_from_begins_with_a_models_weights(finished: Path, shards_folder: Path, tmp_path: Path) -> None:
-    changes = {"training": {"steps": 1}, "optimizer": {"learning_rate": 1e-12}}
-    recipe = Recipe.model_validate(
-        {"data": {"shards": shards_folder}, "model": {"start_from": finished / "model"}, "training": {**TRAINING, **changes["training"]},
-         "optimizer": changes["optimizer"]}
-    )  # fmt: skip
+    training, optimizer = {**TRAINING, "steps": 1}, {"learning_rate": 1e-12}
+    sections = {"data": {"shards": shards_folder}, "model": {"start_from": finished / "model"}}
+    recipe = Recipe.model_validate({**sections, "training": training, "optimizer": optimizer})
     pretrain(recipe, tmp_path / "run", quiet())
     start, end = load_model(finished / "model"), load_model(tmp_path / "run" / "model")
     for before, after in zip(start.parameters(), end.parameters(), strict=True):

@@ -29,7 +29,9 @@ def new_state(preset: str = "modern", dtype: torch.dtype = torch.float32, dropou
 
 def random_batch(seed: int, rows: int = 8) -> Batch:
     stream = torch.randint(0, 60, (rows, 17), generator=torch.Generator().manual_seed(seed))
-    return Batch(stream[:, :-1].contiguous(), stream[:, 1:].contiguous(), torch.ones(rows, 16), torch.zeros(rows, 16, dtype=torch.int64))
+    return Batch(
+        stream[:, :-1].contiguous(), stream[:, 1:].contiguous(), torch.ones(rows, 16), torch.zeros(rows, 16, dtype=torch.int64)
+    )
 
 
 def split(batch: Batch, rows: int) -> list[Batch]:
@@ -107,7 +109,9 @@ def test_golden_losses(golden_losses: Path, update: bool) -> None:
     lines = []
     for preset in ("gpt2", "modern"):
         state = new_state(preset)
-        lines += [f"{preset} {step} {train_step(state, [random_batch(step % 4)], OPTIMIZER, CONSTANT).loss:.4f}" for step in range(20)]
+        lines += [
+            f"{preset} {step} {train_step(state, [random_batch(step % 4)], OPTIMIZER, CONSTANT).loss:.4f}" for step in range(20)
+        ]
     if update:
         golden_losses.write_text("\n".join(lines) + "\n")
     expected = golden_losses.read_text().split("\n")[:-1]
