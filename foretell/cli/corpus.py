@@ -10,24 +10,19 @@ EXAMPLE = "foretell corpus build my-texts/ --out corpora/mine corpus.min_charact
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Declare the sub-verbs and their arguments."""
-    verbs = parser.add_subparsers(dest="corpus_verb", required=True, metavar="build|show")
-    build = verbs.add_parser("build", help="read, clean, filter and deduplicate", epilog=f"example: {EXAMPLE}")
-    build.add_argument(
-        "sources", nargs="+", metavar="SOURCE", help="a file, folder or quoted glob, - for standard input, or corpus.KEY=VALUE"
-    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="build|show")
+    build = verbs.add_parser("build", help="read, clean, filter and deduplicate")
+    what = "a file, folder or quoted glob, - for standard input, or corpus.KEY=VALUE"
+    build.add_argument("sources", nargs="+", metavar="SOURCE", help=what)
     build.add_argument("--out", type=Path, required=True, metavar="DIR", help="the new corpus folder")
-    show = verbs.add_parser(
-        "show", help="print documents, or what was left out", epilog="example: foretell corpus show corpora/mine --dropped"
-    )
+    show = verbs.add_parser("show", help="print documents, or what was left out")
     show.add_argument("folder", type=Path, metavar="DIR", help="a corpus folder")
     show.add_argument("--dropped", action="store_true", help="what was left out, and why")
     show.add_argument("--reason", help="only what was left out for this reason")
     show.add_argument("--limit", type=int, default=10, metavar="N", help="at most this many (default 10)")
 
 
-def run(arguments: argparse.Namespace, terminal: Terminal) -> object | None:
-    """Build or show."""
+def run(arguments: argparse.Namespace, terminal: Terminal) -> object:
     from foretell.base.settings import Settings, load_settings
     from foretell.corpus.config import CorpusSettings
     from foretell.jobs.corpus import build_corpus, show_corpus
@@ -35,7 +30,7 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> object | None:
     class Recipe(Settings):
         corpus: CorpusSettings = CorpusSettings()
 
-    if arguments.corpus_verb == "show":
+    if arguments.verb == "show":
         return show_corpus(arguments.folder, terminal, dropped=arguments.dropped, reason=arguments.reason, limit=arguments.limit)
     overrides = [word for word in arguments.sources if re.match(r"[\w.]+=", word) and not Path(word).exists()]
     sources = [word for word in arguments.sources if word not in overrides]

@@ -9,7 +9,6 @@ EXAMPLE = "foretell evaluate runs/mine/model --text book.txt --json"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
     parser.add_argument("model", metavar="MODEL", type=Path, help="a model directory")
     text = "a text to score; '-' is standard input; may be given again"
     parser.add_argument("--text", metavar="FILE", type=Path, action="append", default=[], help=text)
@@ -17,7 +16,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> object:
-    """Run the job."""
     from foretell.jobs.evaluate import evaluate
 
     return evaluate(arguments.model, arguments.text, arguments.out, terminal)

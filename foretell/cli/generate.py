@@ -17,7 +17,6 @@ SETTINGS = {  # checked where they are defined, in generation/config.py
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
     parser.add_argument("model", metavar="MODEL", type=Path, help="a model directory")
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--prompt", metavar="TEXT", default="", help="the text to continue; empty: the model begins by itself")
@@ -29,7 +28,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> object:
-    """Run the job."""
     from foretell.base.records import dump
     from foretell.base.settings import load_settings
     from foretell.generation.config import GenerationSettings

@@ -9,7 +9,6 @@ EXAMPLE = "foretell pretrain tiny data.shards=shards training.steps=500 --out ru
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments."""
     parser.add_argument("recipe", metavar="RECIPE", help="a TOML file or a bundled name (foretell recipes)")
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="settings, e.g. training.steps=500")
     parser.add_argument("--out", type=Path, metavar="RUN", help="the run's folder; default: a new one in runs/")
@@ -17,7 +16,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> object:
-    """Run the job."""
     from foretell.jobs.recipe import load_recipe
 
     recipe = load_recipe(arguments.recipe, arguments.overrides)

@@ -9,19 +9,17 @@ EXAMPLE = "foretell shards build my-corpus --tokenizer my-tokenizer --out my-sha
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """The sub-verb build."""
     build = parser.add_subparsers(dest="verb", required=True, metavar="build").add_parser("build", help="encode a corpus")
     build.add_argument("corpus", metavar="CORPUS", type=Path, help="a corpus folder, or a text file")
     build.add_argument("--tokenizer", type=Path, required=True, help="a tokenizer or model directory")
     build.add_argument("--out", type=Path, required=True, help="the new shard folder")
-    build.add_argument("--held-out", metavar="FRACTION", help="share of the text to keep from training (default 0.05)")
+    build.add_argument("--held-out", metavar="FRACTION", default=0.05, help="share of the text not trained on (default 0.05)")
 
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> object:
-    """Hand over to the job."""
     from foretell.base.settings import load_settings
     from foretell.data.config import DataSettings
     from foretell.jobs.shards import build_shards
 
-    settings = load_settings(DataSettings, None, [f"held_out={arguments.held_out}"] if arguments.held_out is not None else [])
+    settings = load_settings(DataSettings, None, [f"held_out={arguments.held_out}"])
     return build_shards(arguments.corpus, arguments.tokenizer, arguments.out, settings, terminal)

@@ -10,26 +10,22 @@ EXAMPLE = "foretell tokenizer train my-corpus --out my-tokenizer --vocab-size 81
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """The sub-verbs train and show."""
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="train | show")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="train|show")
     train = verbs.add_parser("train", help="learn a vocabulary from a corpus")
     train.add_argument("corpus", metavar="CORPUS", type=Path, help="a corpus folder, or a text file")
     train.add_argument("--out", type=Path, required=True, help="the new tokenizer directory")
-    train.add_argument("--kind", help="bpe (the default): byte-level byte-pair encoding")
-    train.add_argument("--vocab-size", help="number of tokens (default 8192)")
+    train.add_argument("--vocab-size", default=8192, help="number of tokens (default 8192)")
     show = verbs.add_parser("show", help="the tokens of a text, with their ids and bytes")
     show.add_argument("directory", metavar="DIR", type=Path, help="a tokenizer or model directory")
     show.add_argument("text", metavar="TEXT", help="a text, or - for standard input")
 
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> object:
-    """Hand over to the jobs."""
     from foretell.base.settings import load_settings
     from foretell.jobs.tokenizer import show_tokens, train_tokenizer
     from foretell.tokenizers.config import TokenizerSettings
 
     if arguments.verb == "show":
         return show_tokens(arguments.directory, sys.stdin.read() if arguments.text == "-" else arguments.text, terminal)
-    given = {"kind": arguments.kind, "vocab_size": arguments.vocab_size}
-    settings = load_settings(TokenizerSettings, None, [f"{key}={value}" for key, value in given.items() if value is not None])
+    settings = load_settings(TokenizerSettings, None, [f"vocab_size={arguments.vocab_size}"])
     return train_tokenizer(arguments.corpus, arguments.out, settings, terminal)

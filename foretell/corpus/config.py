@@ -1,7 +1,5 @@
 """The settings of corpus preparation: what is read, how it is cleaned, what is left out."""
 
-from typing import Literal
-
 from pydantic import Field
 
 from foretell.base.settings import Settings
@@ -10,34 +8,16 @@ from foretell.base.settings import Settings
 class CorpusSettings(Settings):
     """Section `[corpus]`. The defaults are lenient: they take out what is not language and keep code, verse and short pages."""
 
-    python: Literal["source", "docstrings"] = "source"
-    """Python files: the whole source, or only the docstrings."""
     jsonl_text_field: str | None = None
     """The field that holds a JSONL line's text; absent = the first of text, content, body, document, article, passage, sentence."""
-    max_document_bytes: int = Field(default=8 * 2**20, ge=1024)
-    """A larger text file is cut at blank lines (else line ends) into parts of at most this; a longer single line is dropped."""
-    max_page_bytes: int = Field(default=4 * 2**20, ge=1024)
-    """Larger HTML pages are dropped: extraction takes seconds and hundreds of megabytes on them."""
-    max_gzip_ratio: float = Field(default=200.0, gt=1)
-    """A gzip file that expands by more than this (judged after 16 MiB) is a bomb; text rarely passes 20."""
-    max_gzip_bytes: int = Field(default=16 * 2**30, ge=1024)
-    """A gzip file that expands to more bytes than this is dropped."""
+    max_document_bytes: int = Field(default=4 * 2**20, ge=1024)
+    """A larger text is cut at blank lines (else line ends) into parts of at most this; a larger page or single line is dropped."""
     max_undecodable: float = Field(default=0.01, ge=0, le=1)
     """Bytes that are not UTF-8 become U+FFFD and are counted; above this share of the characters the text is dropped."""
-    normal_form: Literal["NFC", "NFKC"] = "NFC"
-    """Unicode normal form. NFKC also folds ligatures, wide letters and superscripts."""
-    fix_mojibake: bool = True
-    """Repair lines that were decoded with the wrong encoding ("cafÃ©")."""
-    max_blank_lines: int = Field(default=2, ge=0)
-    """Longer runs of blank lines are shortened to this many."""
     min_characters: int = Field(default=20, ge=0)
     """Shorter documents are dropped."""
-    max_characters: int | None = Field(default=None, ge=1)
-    """Longer documents are dropped; absent = no limit."""
     max_line_characters: int = Field(default=200_000, ge=1)
     """A document with a longer line is dropped."""
-    judged_from_characters: int = Field(default=500, ge=0)
-    """Shorter documents are not judged by the four shares below: one table or one refrain would decide."""
     min_alphanumeric: float = Field(default=0.25, ge=0, le=1)
     """Smallest share of letters and digits among the visible characters. Prose has 0.9 or more, code 0.65 or more."""
     max_word_length: float = Field(default=25.0, gt=0)

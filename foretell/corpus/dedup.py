@@ -1,4 +1,7 @@
-"""Leave out what was there before: equal texts by digest, nearly equal ones by MinHash. The first in input order stays."""
+"""Leave out what was there before: equal texts by digest, nearly equal ones by MinHash. The first in input order stays.
+
+Sources: Broder 1997; for the bands Leskovec, Rajaraman and Ullman, Mining of Massive Datasets, 3.4.
+"""
 
 import hashlib
 import re
@@ -17,18 +20,12 @@ def exact_duplicates(documents: Iterator[Document]) -> Items:
     kept: dict[bytes, str] = {}
     for document in documents:
         key = hashlib.blake2b(document.text.encode(), digest_size=16).digest()
-        if key in kept:
-            yield document.dropped("exact_duplicate", kept[key])
-        else:
-            kept[key] = document.id
-            yield document
+        yield document.dropped("exact_duplicate", kept[key]) if key in kept else document
+        kept.setdefault(key, document.id)
 
 
 def near_duplicates(documents: Iterator[Document], threshold: float) -> Items:
-    """Drop documents whose signature agrees with an earlier kept one in `threshold` of its places.
-
-    Memory: about 2 kB a kept document. Source: Broder 1997; bands: Leskovec, Rajaraman, Ullman, Mining of Massive Datasets, 3.4.
-    """
+    """Drop documents whose signature agrees with an earlier one in `threshold` of its places. Memory: 2 kB a kept document."""
     from rensa import RMinHashDeduplicator
 
     index = RMinHashDeduplicator(threshold, PERMUTATIONS, True, BANDS, SEED)

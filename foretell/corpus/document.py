@@ -22,10 +22,7 @@ class Dropped:
 
 @dataclass(slots=True)
 class Document:
-    """One text on its way.
-
-    source: the file as the user gave it (`file:line` for JSONL). metadata: `format`, `part`, `line`, `fields`, …
-    """
+    """One text on its way. source: the file as the user gave it (`file:line` for JSONL). metadata: `format`, `part`, `fields`, …"""
 
     id: str
     text: str

@@ -1,62 +1,37 @@
-"""Quality filters: each a question about a text; a yes drops the document, and the function's name is the reason.
+"""Quality filters: they take out what is not language, not what is unusual. To add one, let `faults` yield it.
 
-They take out what is not language, not what is unusual. To add one, write the function and name it in `ALWAYS` or `SHARES`.
+Sources: Rae et al. 2021 (Gopher), A1.1 and table A1; Kocetkov et al. 2022 (The Stack); Radford et al. 2022 (Whisper).
 """
 
 import re
 import zlib
+from collections.abc import Iterator
 
 from foretell.corpus.config import CorpusSettings
 from foretell.corpus.document import Document, Dropped
 
 SYMBOLS = re.compile(r"[\W_]+")
 ASCII_WORD = re.compile(r"[A-Za-z0-9+/=_-]+")
+JUDGED_FROM_CHARACTERS = 500  # in a shorter text one table or one refrain would decide
 
 
-def too_short(text: str, settings: CorpusSettings) -> bool:
-    """Source: Rae et al. 2021 (Gopher), A1.1, who count words; characters serve all scripts."""
-    return len(text) < settings.min_characters
-
-
-def too_long(text: str, settings: CorpusSettings) -> bool:
-    """Source: Gopher, A1.1."""
-    return settings.max_characters is not None and len(text) > settings.max_characters
-
-
-def long_line(text: str, settings: CorpusSettings) -> bool:
-    """Data on one line. Source: Kocetkov et al. 2022 (The Stack) allow 1,000 for code; a paragraph of prose may be longer."""
-    return max(map(len, text.split("\n"))) > settings.max_line_characters
-
-
-def mostly_symbols(text: str, settings: CorpusSettings) -> bool:
-    """Source: The Stack, share of alphanumeric characters below 0.25."""
-    return len(SYMBOLS.sub("", text)) < settings.min_alphanumeric * sum(map(len, text.split()))
-
-
-def long_words(text: str, settings: CorpusSettings) -> bool:
-    """Encoded data. Source: Gopher, mean word length; of ASCII words, for many scripts put no spaces between words."""
-    words = ASCII_WORD.findall(text)
-    return sum(map(len, words)) > settings.max_word_length * len(words)
-
-
-def repeated_lines(text: str, settings: CorpusSettings) -> bool:
-    """Characters in lines that stood before. Source: Gopher, table A1, whose 0.2 would cost code and verse."""
+def faults(text: str, settings: CorpusSettings) -> Iterator[tuple[str, bool]]:
+    """Each reason to drop a text, and whether the text has it; one after the other, as far as they are asked for."""
     lines = [line.strip() for line in text.split("\n")]
-    return sum(map(len, lines)) - sum(map(len, set(lines))) > settings.max_repeated_lines * len(text)
-
-
-def repetitive(text: str, settings: CorpusSettings) -> bool:
-    """Repetition of any kind. Source: Radford et al. 2022 (Whisper), who find loops by the zlib ratio."""
-    content = text.encode()
-    return len(content) > settings.max_compression * len(zlib.compress(content, 1))
-
-
-ALWAYS = (too_short, too_long, long_line)
-SHARES = (mostly_symbols, long_words, repeated_lines, repetitive)
+    yield "too_short", len(text) < settings.min_characters  # Gopher counts words; characters serve all scripts
+    yield "long_line", max(map(len, lines)) > settings.max_line_characters  # data. The Stack: 1,000; a paragraph may be longer
+    if len(text) < JUDGED_FROM_CHARACTERS:
+        return
+    yield "mostly_symbols", len(SYMBOLS.sub("", text)) < settings.min_alphanumeric * sum(map(len, text.split()))  # The Stack
+    words = ASCII_WORD.findall(text)  # Gopher, but ASCII only: many scripts put no spaces between words
+    yield "long_words", sum(map(len, words)) > settings.max_word_length * len(words)
+    repeated_characters = sum(map(len, lines)) - sum(map(len, set(lines)))  # Gopher, whose 0.2 would cost code and verse
+    yield "repeated_lines", repeated_characters > settings.max_repeated_lines * len(text)
+    content = text.encode()  # Whisper finds loops by the zlib ratio
+    yield "repetitive", len(content) > settings.max_compression * len(zlib.compress(content, 1))
 
 
 def judge(document: Document, settings: CorpusSettings) -> Document | Dropped:
-    """Ask the filters in order; the first yes drops the document."""
-    filters = ALWAYS + SHARES if len(document.text) >= settings.judged_from_characters else ALWAYS
-    reason = next((asked.__name__ for asked in filters if asked(document.text, settings)), None)
+    """Drop the document for the first fault found."""
+    reason = next((reason for reason, found in faults(document.text, settings) if found), None)
     return document if reason is None else document.dropped(reason)

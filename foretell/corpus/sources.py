@@ -1,28 +1,23 @@
 """Which files a SOURCE means: files, folders, globs and standard input, in a fixed order, the rest with its reason."""
 
 import os
-import re
 import shutil
 import sys
 import sysconfig
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
+from glob import glob
 from pathlib import Path
 
 from foretell.base.errors import SettingError
 from foretell.corpus.document import Dropped, document_id
 
-GLOB = re.compile(r"[*?\[]")
 NOT_LIBRARY = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
 
 
 @dataclass(slots=True)
 class SourceFile:
-    """A file to read, or to pass over for a reason.
-
-    name: relative to its SOURCE, the same on every machine. label: the path as given. sha256: known when it has been read.
-    """
+    """A file to read, or to pass over for a reason. name: relative to its SOURCE. label: as given. sha256: once it was read."""
 
     path: Path
     name: str
@@ -46,6 +41,12 @@ def find_files(sources: Sequence[str], scratch: Path) -> list[SourceFile]:
     return list(found.values())
 
 
+def standard_library_sources() -> list[str]:
+    """The Python files of this Python's standard library, without tests and installed packages: real text on every machine."""
+    root = Path(sysconfig.get_path("stdlib"))
+    return [str(path) for path in sorted(root.rglob("*.py")) if not NOT_LIBRARY.intersection(path.relative_to(root).parts)]
+
+
 def _standard_input(copy: Path) -> SourceFile:
     with copy.open("wb") as stream:
         shutil.copyfileobj(sys.stdin.buffer, stream)
@@ -53,24 +54,18 @@ def _standard_input(copy: Path) -> SourceFile:
 
 
 def _expand(source: str) -> Iterator[SourceFile]:
-    path = Path(source)
-    if path.exists():
-        yield from _walk(path, path, path if path.is_dir() else path.parent)
-        return
-    fixed = Path(*takewhile(lambda part: not GLOB.search(part), path.parts))
-    try:
-        matches = sorted(fixed.glob(str(path.relative_to(fixed)))) if fixed != path else []
-    except ValueError:  # `**` beside other letters
-        matches = []
-    if not matches:
+    """A file, a folder, or what a shell would make of a pattern."""
+    paths = [source] if Path(source).exists() else sorted(glob(source, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
+    if not paths:
         raise SettingError("there is no such file or folder", where=source, cure="check the spelling; patterns want quotes")
-    for match in matches:
-        yield from _walk(match, fixed, fixed)
+    for path in map(Path, paths):
+        yield from _walk(path, path)
 
 
-def _walk(path: Path, root: Path, base: Path) -> Iterator[SourceFile]:
+def _walk(path: Path, root: Path) -> Iterator[SourceFile]:
     """A file, or a folder's files by name. Links to folders are not followed, so there are no loops."""
-    name, label = (os.fsencode(text).decode("utf-8", "replace") for text in (path.relative_to(base), path))
+    relative = path.relative_to(root) if path != root else path.name
+    name, label = (os.fsencode(text).decode("utf-8", "replace") for text in (relative, path))
     file = SourceFile(path, name, label)
     try:
         if path != root and path.name.startswith("."):
@@ -79,14 +74,8 @@ def _walk(path: Path, root: Path, base: Path) -> Iterator[SourceFile]:
             yield replace(file, reason="outside_link")
         elif path.is_dir():
             for entry in sorted(path.iterdir()):
-                yield from _walk(entry, root, base)
+                yield from _walk(entry, root)
         else:  # a broken link, a socket or a device is no file
             yield replace(file, bytes=path.stat().st_size) if path.is_file() else replace(file, reason="unreadable")
     except (OSError, RuntimeError):  # RuntimeError: a link to itself
         yield replace(file, reason="unreadable")
-
-
-def standard_library_sources() -> list[str]:
-    """The Python files of this Python's standard library, without tests and installed packages: real text on every machine."""
-    root = Path(sysconfig.get_path("stdlib"))
-    return [str(path) for path in sorted(root.rglob("*.py")) if not NOT_LIBRARY.intersection(path.relative_to(root).parts)]

@@ -1,4 +1,4 @@
-"""The corpus folder on disk: documents and drops as Zstandard JSON lines, beside a manifest."""
+"""The corpus folder on disk: documents and drops as Zstandard JSON lines, beside a manifest and a report."""
 
 import hashlib
 from collections import Counter
@@ -11,49 +11,23 @@ from typing import Any
 import zstandard
 
 from foretell.base.errors import DataError
-from foretell.base.records import dump, read_json, read_records
+from foretell.base.records import dump, read_records
+from foretell.base.units import count, size
 from foretell.corpus.config import CorpusSettings
-from foretell.corpus.document import Document, Dropped
+from foretell.corpus.document import Document, Dropped, reasons
 from foretell.corpus.pipeline import run, standard_steps
 from foretell.corpus.sources import find_files
 
-MANIFEST = "manifest.json"
-SHARD_BYTES = 64 * 10**6
+MANIFEST, DOCUMENTS, DROPPED = "manifest.json", "documents-00000.jsonl.zst", "dropped-00000.jsonl.zst"
 SAMPLES, SAMPLE_CHARACTERS, EXAMPLES = 10, 1200, 3
-
-
-class RecordShards:
-    """Numbered `.jsonl.zst` files in a folder, a new one after about 64 MB of text; each carries a checksum."""
-
-    def __init__(self, folder: Path, stem: str) -> None:
-        self._folder, self._stem, self._number, self._written_bytes = folder, stem, 0, 0
-        self._stream: Any = None
-        self.digest = hashlib.sha256()
-
-    def write(self, record: dict[str, Any]) -> None:
-        """Add one record."""
-        if self._stream is None:
-            path = self._folder / f"{self._stem}-{self._number:05d}.jsonl.zst"
-            self._stream = zstandard.ZstdCompressor(level=3, write_checksum=True).stream_writer(path.open("wb"))
-        line = dump(record).encode("utf-8", "surrogatepass") + b"\n"
-        self._stream.write(line)
-        self.digest.update(line)
-        self._written_bytes += len(line)
-        if self._written_bytes >= SHARD_BYTES:
-            self.close()
-
-    def close(self) -> None:
-        """End the current file; the next record begins another."""
-        if self._stream is not None:
-            self._stream.close()
-            self._stream, self._number, self._written_bytes = None, self._number + 1, 0
 
 
 class CorpusWriter:
     """Writes documents and drops, and gathers what manifest and report tell; memory does not grow with the documents."""
 
     def __init__(self, folder: Path) -> None:
-        self.documents, self._drops = RecordShards(folder, "documents"), RecordShards(folder, "dropped")
+        self._documents, self._drops, self.digest = _create(folder / DOCUMENTS), _create(folder / DROPPED), hashlib.sha256()
+        self.digest = hashlib.sha256()
         self.totals: Counter[str] = Counter(documents=0, bytes=0, characters=0, replaced_characters=0)
         self.dropped: dict[str, Counter[str]] = {}
         self.examples: dict[str, list[Dropped]] = {}
@@ -62,54 +36,64 @@ class CorpusWriter:
 
     def close(self) -> None:
         """End the files."""
-        self.documents.close()
+        self._documents.close()
         self._drops.close()
 
     def keep(self, document: Document) -> None:
         """Add a document. The samples are the smallest ids: a uniform choice, for ids are digests."""
-        self.documents.write({"id": document.id, "text": document.text, "source": document.source, "metadata": document.metadata})
-        size_bytes, characters, field = document.bytes, len(document.text), document.metadata.get("text_field")
+        record = {"id": document.id, "text": document.text, "source": document.source, "metadata": document.metadata}
+        self._documents.write(line := _line(record))
+        self.digest.update(line)
+        size_bytes, characters = document.bytes, len(document.text)
         self.totals.update(documents=1, bytes=size_bytes, characters=characters)
         self.totals["replaced_characters"] += document.metadata.get("replaced_characters", 0)
         self.lengths[characters.bit_length()] += 1
         self.folders[str(Path(document.source).parent)] += size_bytes
-        self.formats[document.metadata["format"] + (f" (field {field})" if field else "")] += size_bytes
-        if len(self.samples) < SAMPLES or document.id < self.samples[-1].id:
-            short = replace(document, text=document.text[:SAMPLE_CHARACTERS])
-            self.samples = sorted([*self.samples, short], key=lambda sample: sample.id)[:SAMPLES]
+        self.formats[document.metadata["format"]] += size_bytes
+        short = replace(document, text=document.text[:SAMPLE_CHARACTERS])
+        self.samples = sorted([*self.samples, short], key=lambda sample: sample.id)[:SAMPLES]
 
     def drop(self, dropped: Dropped) -> None:
         """Record what was left out, and remember the first few of each reason."""
-        self._drops.write({key: value for key, value in asdict(dropped).items() if value is not None})
+        self._drops.write(_line({key: value for key, value in asdict(dropped).items() if value is not None}))
         self.dropped.setdefault(dropped.reason, Counter()).update(documents=1, bytes=dropped.bytes)
         if len(examples := self.examples.setdefault(dropped.reason, [])) < EXAMPLES:
             examples.append(dropped)
 
+    def report(self, manifest: dict[str, Any]) -> str:
+        """`report.html`: one page without network that shows what is in the corpus, what is not, and why."""
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+
+        templates = PackageLoader("foretell.corpus")
+        environment = Environment(loader=templates, autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+        environment.filters.update(count=count, size=size)
+        spans = range(min(self.lengths), max(self.lengths) + 1)
+        lengths = [(f"{count(2 ** (bits - 1))} – {count(2**bits)}", self.lengths[bits]) for bits in spans]
+        page = environment.get_template("corpus.html.jinja")
+        return page.render(manifest=manifest, written=self, lengths=lengths, reasons=reasons())
+
+
+def _create(path: Path) -> Any:
+    return zstandard.ZstdCompressor(level=3, write_checksum=True).stream_writer(path.open("wb"))
+
+
+def _line(record: dict[str, Any]) -> bytes:
+    return dump(record).encode("utf-8", "surrogatepass") + b"\n"
+
 
 def read_dropped(folder: Path) -> Iterator[Dropped]:
     """What was left out of a corpus, in the order in which it was met."""
-    for path in sorted(folder.glob("dropped-*.jsonl.zst")):
-        yield from (Dropped(**record) for record in read_records(path))
+    return (Dropped(**record) for record in read_records(folder / DROPPED))
 
 
 def read_documents(path: Path) -> Iterator[Document]:
     """The documents of a corpus folder, or of plain files (extracted, not filtered; DataError for one that is no text)."""
     if (path / MANIFEST).exists():
-        yield from _of_corpus(path)
+        yield from (Document(**record) for record in read_records(path / DOCUMENTS))
         return
     with TemporaryDirectory(prefix="foretell-") as scratch:
         read_and_extract = standard_steps(find_files([str(path)], Path(scratch)), CorpusSettings())[:2]
         yield from run(read_and_extract, _refuse)
-
-
-def _of_corpus(folder: Path) -> Iterator[Document]:
-    expected, found = read_json(folder / MANIFEST)["totals"]["documents"], 0
-    for path in sorted(folder.glob("documents-*.jsonl.zst")):
-        for record in read_records(path):
-            found += 1
-            yield Document(**record)
-    if found != expected:
-        raise DataError(f"{found} documents are here, the manifest says {expected}", where=str(folder), cure="build it again")
 
 
 def _refuse(dropped: Dropped) -> None:

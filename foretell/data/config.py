@@ -1,4 +1,4 @@
-"""Settings of the shards: where they are, how much is held out, how large their files are."""
+"""Settings of the shards: where they are, and how much is held out."""
 
 from pathlib import Path
 
@@ -14,5 +14,3 @@ class DataSettings(Settings):
     """The shard folder to train on."""
     held_out: float = Field(default=0.05, gt=0, lt=0.5)
     """Share of the text that is kept from training, to measure on."""
-    shard_tokens: int = Field(default=100_000_000, gt=0)
-    """Tokens in one file at most; a document may lie across two."""

@@ -9,7 +9,7 @@ from foretell.base.errors import DataError
 from foretell.base.settings import Settings
 
 LONGEST_DOCUMENTS = 1000  # candidates for a held-out end: bounds the memory
-BOUNDARY_CHARACTERS = 4096  # how far before the wanted place a line or word may end
+LINE_CHARACTERS = 4096  # how far before the wanted place a line may end
 
 
 class HeldOut(Settings):
@@ -26,7 +26,8 @@ class HeldOut(Settings):
             return {"held_out" if chosen(identity, self.fraction) else "train": text}
         if identity not in self.ends:
             return {"train": text}
-        cut = boundary(text, len(text) - self.ends[identity])
+        wanted = len(text) - self.ends[identity]
+        cut = text.rfind("\n", max(0, wanted - LINE_CHARACTERS), wanted) + 1 or wanted
         return {"train": text[:cut], "held_out": text[cut:]}
 
 
@@ -58,10 +59,3 @@ def chosen(identity: str, fraction: float) -> bool:
     """Whether a document is held out: a function of its id alone."""
     keyed = hashlib.blake2b(identity.encode(), key=b"foretell held out", digest_size=8)
     return int.from_bytes(keyed.digest(), "big") < fraction * 2**64
-
-
-def boundary(text: str, wanted: int) -> int:
-    """The end of the line, else of the word, nearest before a place in a text, if there is one near."""
-    nearest = max(1, wanted // 2, wanted - BOUNDARY_CHARACTERS)
-    newline, space = text.rfind("\n", nearest, wanted), text.rfind(" ", nearest, wanted)
-    return newline + 1 if newline >= 0 else space if space >= 0 else wanted

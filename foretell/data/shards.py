@@ -27,13 +27,12 @@ class SplitRecord(Settings):
 
 
 class Manifest(Settings):
-    """manifest.json. tokenizer: its fingerprint. shard_tokens: in each file but the last. held_out: how that split was made."""
+    """manifest.json. tokenizer: its fingerprint. held_out: how that split was made."""
 
     tokenizer: str
     vocab_size: int
     end_of_text: int
     dtype: str
-    shard_tokens: int
     held_out: HeldOut
     splits: dict[str, SplitRecord]
 
@@ -42,21 +41,17 @@ class Split:
     """The tokens of one split as one long row; every document ends with end_of_text."""
 
     def __init__(self, folder: Path, name: str, manifest: Manifest) -> None:
-        record, dtype = manifest.splits[name], np.dtype(manifest.dtype)
-        self.folder, self.tokens, self.documents, self.bytes = folder, record.tokens, record.documents, record.bytes
-        self.end_of_text, self._shard_tokens = manifest.end_of_text, manifest.shard_tokens
-        lengths = [min(self._shard_tokens, self.tokens - first) for first in range(0, self.tokens, self._shard_tokens)]
-        self._shards = [_mapped(folder / f"{name}-{number:05d}.bin", dtype, length) for number, length in enumerate(lengths)]
+        record, self.folder, self.end_of_text = manifest.splits[name], folder, manifest.end_of_text
+        self.tokens, self.documents, self.bytes = record.tokens, record.documents, record.bytes
+        self._tokens = _mapped(folder / f"{name}-tokens.bin", np.dtype(manifest.dtype), self.tokens)
         self._starts = _mapped(folder / f"{name}-starts.bin", START, self.documents)
         self._identities = _mapped(folder / f"{name}-identities.bin", IDENTITY, self.documents)
 
     def read(self, start: int, length: int) -> NDArray[np.int64]:
         """`length` >= 1 tokens from `start`."""
-        stop, size = start + length, self._shard_tokens
-        if not 0 <= start < stop <= self.tokens:
-            raise IndexError(f"tokens {start} to {stop} of {self.tokens}")
-        touched = range(start // size, (stop - 1) // size + 1)
-        return np.concatenate([self._shards[n][max(start - n * size, 0) : stop - n * size] for n in touched], dtype=np.int64)
+        if not 0 <= start < start + length <= self.tokens:
+            raise IndexError(f"tokens {start} to {start + length} of {self.tokens}")
+        return self._tokens[start : start + length].astype(np.int64)
 
     def document_at(self, positions: ArrayLike) -> NDArray[np.int64]:
         """The numbers of the documents that hold the tokens at these positions (any shape)."""

@@ -16,7 +16,6 @@ from foretell.base.units import count, size
 from foretell.corpus.config import CorpusSettings
 from foretell.corpus.document import Items, document_id, excerpt, reasons
 from foretell.corpus.pipeline import Step, run, standard_steps
-from foretell.corpus.report import render
 from foretell.corpus.sources import SourceFile, find_files
 from foretell.corpus.store import MANIFEST, CorpusWriter, read_documents, read_dropped
 
@@ -26,7 +25,7 @@ def build_corpus(
 ) -> dict[str, Any]:
     """Read, clean, filter and deduplicate the sources into the new corpus folder `out`; return its manifest.
 
-    sample_bytes: where the sources hold more text than this, take whole files in a keyed hash order until it is reached.
+    sample_bytes: where the sources hold more text than this, take whole files in the order of their hashes until it is reached.
     Raises SettingError (missing path, existing `out`) and DataError (nothing left).
     """
     require_new(out)
@@ -36,10 +35,10 @@ def build_corpus(
         if sample_bytes is not None and total_bytes > sample_bytes:
             files.sort(key=lambda file: document_id(file.name, 0, b""))  # a fair order: what comes first is the sample
             total_bytes = sample_bytes
-        with atomic_path(out) as partial_folder:
-            partial_folder.mkdir()
-            steps, read_bytes = standard_steps(files, settings, sample_bytes), 0
-            with closing(CorpusWriter(partial_folder)) as writer, terminal.progress("corpus", total_bytes, "bytes") as progress:
+        steps, read_bytes = standard_steps(files, settings, sample_bytes), 0
+        with atomic_path(out) as folder, terminal.progress("corpus", total_bytes, "bytes") as progress:
+            folder.mkdir()
+            with closing(CorpusWriter(folder)) as writer:
                 for document in run(steps, writer.drop):
                     writer.keep(document)
                     progress.advance(steps[0].bytes - read_bytes)
@@ -47,20 +46,34 @@ def build_corpus(
             if not writer.totals["documents"]:
                 raise _nothing_left(sources, writer)
             manifest = _manifest(files, settings, steps, writer)
-            write_text(partial_folder / MANIFEST, dump(manifest, indent=1) + "\n")
-            write_text(partial_folder / "report.html", render(manifest, writer))
+            write_text(folder / MANIFEST, dump(manifest, indent=1) + "\n")
+            write_text(folder / "report.html", writer.report(manifest))
     _say_summary(writer, terminal)
     terminal.say(f"corpus: {out}   report: {out / 'report.html'}")
     return manifest
 
 
+def show_corpus(folder: Path, terminal: Terminal, *, dropped: bool, reason: str | None, limit: int) -> list[dict[str, Any]]:
+    """Print the first `limit` documents of a corpus, or of what was left out of it; return them as records."""
+    counts = read_json(folder / MANIFEST)["dropped"]
+    if reason is not None and reason not in counts:
+        cure = f"its reasons: {', '.join(counts) or 'none'}"
+        raise SettingError(f"nothing was left out for {reason!r}", where=str(folder), cure=cure)
+    items: Items = read_dropped(folder) if dropped or reason else read_documents(folder)
+    shown = list(islice((asdict(item) for item in items if reason in (None, getattr(item, "reason", None))), limit))
+    for record in shown:
+        terminal.say(f"{record.get('reason', record['id'])}  {record['source']}", "bold")
+        terminal.say(f"{excerpt(record.get('text') or record.get('excerpt', ''))}\n")
+    return shown
+
+
 def _manifest(files: Sequence[SourceFile], settings: CorpusSettings, steps: Sequence[Step], writer: CorpusWriter) -> dict[str, Any]:
     return {
         "version": 1,
-        "fingerprint": writer.documents.digest.hexdigest(),
+        "fingerprint": writer.digest.hexdigest(),
         "totals": writer.totals,
         "dropped": writer.dropped,
-        "steps": [{key: value for key, value in asdict(step).items() if key != "apply"} for step in steps],
+        "steps": [{"name": step.name, "documents": step.documents, "bytes": step.bytes, "dropped": step.dropped} for step in steps],
         "settings": settings.model_dump(mode="json"),
         "sources": [{"path": file.label, "bytes": file.bytes, "sha256": file.sha256} for file in files if file.sha256],
     }
@@ -76,23 +89,10 @@ def _nothing_left(sources: Sequence[str], writer: CorpusWriter) -> DataError:
 
 def _say_summary(writer: CorpusWriter, terminal: Terminal) -> None:
     formats = ", ".join(f"{name} {size(amount)}" for name, amount in writer.formats.most_common())
-    rows = [["kept", count(writer.totals["documents"]), size(writer.totals["bytes"]), formats]]
-    for reason, amounts in writer.dropped.items():
-        rows.append([reason, count(amounts["documents"]), size(amounts["bytes"]), reasons().get(reason, "")])
+    told = {"kept": (writer.totals, formats)} | {
+        name: (amounts, reasons().get(name, "")) for name, amounts in writer.dropped.items()
+    }
+    rows = [[name, count(amounts["documents"]), size(amounts["bytes"]), why] for name, (amounts, why) in told.items()]
     terminal.table(["", "documents", "text", ""], rows)
     if replaced := writer.totals["replaced_characters"]:
         terminal.say(f"{count(replaced)} characters could not be decoded; U+FFFD stands in their place")
-
-
-def show_corpus(folder: Path, terminal: Terminal, *, dropped: bool, reason: str | None, limit: int) -> list[dict[str, Any]]:
-    """Print the first `limit` documents of a corpus, or of what was left out of it; return them as records."""
-    counts = read_json(folder / MANIFEST)["dropped"]
-    if reason is not None and reason not in counts:
-        known = ", ".join(counts) or "none"
-        raise SettingError(f"nothing was left out for {reason!r}", where=str(folder), cure=f"its reasons: {known}")
-    items: Items = read_dropped(folder) if dropped or reason else read_documents(folder)
-    shown = list(islice((asdict(item) for item in items if reason in (None, getattr(item, "reason", None))), limit))
-    for record in shown:
-        terminal.say(f"{record.get('reason', record['id'])}  {record['source']}", "bold")
-        terminal.say(f"{excerpt(record.get('text') or record.get('excerpt', ''))}\n")
-    return shown

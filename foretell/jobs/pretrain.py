@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 
 from foretell.base.console import Terminal
 from foretell.base.errors import Interrupted, SettingError
-from foretell.base.runs import keep_until, numbered
+from foretell.base.runs import append_record, keep_until, numbered
 from foretell.base.units import count, size
 from foretell.compute.device import measured_peak
 from foretell.data.batches import TrainBatches, held_out_windows
@@ -23,23 +24,15 @@ from foretell.models.gpt import GPT
 from foretell.training.checkpoint import save_checkpoint
 from foretell.training.display import Display
 from foretell.training.loop import Observer, graceful_stop, train
-from foretell.training.observers import Clock, Evaluate, Sample, Save, TensorBoard, WriteMetrics
+from foretell.training.observers import Clock, Evaluate, Now, TensorBoard, WriteMetrics
 from foretell.training.state import StepReport, TrainState
 from foretell.training.step import NonFiniteLoss, train_step
 
 SAMPLE_TOKENS = 32
-Readers = list[Callable[[dict[str, Any]], None]]
-Saver = Callable[[TrainState], Path]
 
 
 def pretrain(
-    recipe: Recipe,
-    out: Path | None,
-    terminal: Terminal,
-    *,
-    resume: bool = False,
-    extra: tuple[Observer, ...] = (),
-    facts: dict[str, Any] | None = None,
+    recipe: Recipe, out: Path | None, terminal: Terminal, *, resume: bool = False, extra: tuple[Observer, ...] = (), **facts: Any
 ) -> dict[str, Any]:
     """Train a model; return where it lies and how it scores.
 
@@ -61,7 +54,7 @@ def pretrain(
         raise Interrupted(f"stopped after step {state.progress.step}, everything is saved", where=str(run.path), cure=cure)
     if state.progress.stop_reason == "early_stop":
         terminal.say(f"stopped early: no better held-out loss since step {state.progress.best_step}")
-    return finish_run(prepared, terminal, facts or {})
+    return finish_run(prepared, terminal, facts)
 
 
 def _announce(prepared: Prepared, terminal: Terminal) -> None:
@@ -75,20 +68,31 @@ def _announce(prepared: Prepared, terminal: Terminal) -> None:
 
 
 def _train(prepared: Prepared, terminal: Terminal, extra: tuple[Observer, ...]) -> None:
-    state, run, recipe = prepared.state, prepared.run, prepared.recipe
+    state, run, training = prepared.state, prepared.run, prepared.recipe.training
     keep_until(run.metrics, state.progress.step)
     keep_until(run.samples, state.progress.step)
     with ExitStack() as stack:
-        peak = measured_peak(prepared.precision, prepared.device)
-        display = Display(terminal, state.progress, flops_per_token(state.model.config), peak)
-        stack.callback(display.close)
-        readers: Readers = [display]
-        if recipe.training.tensorboard:
-            board = TensorBoard(run.tensorboard, purge_step=state.progress.step + 1)
-            stack.callback(board.close)
-            readers.append(board)
-        save = _saver(prepared)
-        observers = _observers(prepared, display, readers, save, extra)
+        peak_flops = measured_peak(prepared.precision, prepared.device)
+        display = Display(terminal, state.progress, flops_per_token(state.model.config), peak_flops)
+        readers: list[Display | TensorBoard] = [display]
+        readers += [TensorBoard(run.tensorboard, purge_step=state.progress.step + 1)] if training.tensorboard else []
+        for reader in readers:
+            stack.callback(reader.close)
+        save = partial(
+            save_checkpoint,
+            run.checkpoints,
+            tokenizer=prepared.tokenizer,
+            environment=prepared.environment,
+            keep=training.keep_checkpoints,
+        )
+        observers: list[Observer] = [
+            Clock(),
+            Evaluate(_scorer(prepared), training.evaluate_every, training.patience),
+            *extra,
+            WriteMetrics(run.metrics, training.log_every, readers),
+            Now(_sampler(prepared, display.sample), training.sample_every),
+            Now(save, training.checkpoint_every, lambda state: state.finished or (training.patience is not None and state.is_best)),
+        ]
         stack.enter_context(graceful_stop(state.progress))
         try:
             train(state, _stepper(prepared), observers)
@@ -96,24 +100,6 @@ def _train(prepared: Prepared, terminal: Terminal, extra: tuple[Observer, ...]) 
             save(state)  # the weights are those before the bad step
             run.write_log(str(error))
             raise
-
-
-def _observers(prepared: Prepared, display: Display, readers: Readers, save: Saver, extra: tuple[Observer, ...]) -> list[Observer]:
-    training, run, generation = prepared.recipe.training, prepared.run, prepared.recipe.generation
-    engine = Engine(prepared.state.model, prepared.tokenizer)
-
-    def generate(step: int) -> str:
-        settings = generation.replace(max_tokens=SAMPLE_TOKENS, seed=step, stop=())
-        return engine.complete("", settings).text
-
-    return [
-        Clock(),
-        Evaluate(_scorer(prepared), training.evaluate_every, training.patience),
-        *extra,
-        WriteMetrics(run.metrics, training.log_every, readers),
-        Sample(generate, run.samples, training.sample_every, display.sample),
-        Save(save, training.checkpoint_every, keep_best=training.patience is not None),
-    ]
 
 
 def _stepper(prepared: Prepared) -> Callable[[TrainState], StepReport]:
@@ -141,10 +127,13 @@ def _scorer(prepared: Prepared) -> Callable[[GPT], Score]:
     return score
 
 
-def _saver(prepared: Prepared) -> Saver:
-    keep = prepared.recipe.training.keep_checkpoints
+def _sampler(prepared: Prepared, show: Callable[[int, str], None]) -> Callable[[TrainState], None]:
+    engine = Engine(prepared.state.model, prepared.tokenizer)
 
-    def save(state: TrainState) -> Path:
-        return save_checkpoint(prepared.run.checkpoints, state, prepared.tokenizer, prepared.environment, keep)
+    def sample(state: TrainState) -> None:
+        step = state.progress.step
+        text = engine.complete("", prepared.recipe.generation.replace(max_tokens=SAMPLE_TOKENS, seed=step)).text
+        append_record(prepared.run.samples, {"step": step, "text": text})
+        show(step, text)
 
-    return save
+    return sample

@@ -15,7 +15,7 @@ from foretell.corpus.sources import standard_library_sources
 from foretell.data.shards import ShardReader
 from foretell.generation.config import GenerationSettings
 from foretell.generation.engine import Engine
-from foretell.interop.huggingface import load_model
+from foretell.interop.huggingface import open_model
 from foretell.jobs.calibrate import tokens_per_second
 from foretell.jobs.corpus import build_corpus
 from foretell.jobs.pretrain import pretrain
@@ -24,7 +24,6 @@ from foretell.jobs.shards import build_shards
 from foretell.jobs.tokenizer import train_tokenizer
 from foretell.models.config import ModelConfig, resolve
 from foretell.planning.advise import SHAPES, Plan, best_plan, vocabulary_size
-from foretell.tokenizers.tokenizer import Tokenizer
 from foretell.training.state import StepReport, TrainState
 
 SOURCE_BYTES_PER_MINUTE = 8e6  # raw text that a minute of the road can take in: preparation stays a small part of the time
@@ -44,7 +43,7 @@ def quickstart(sources: list[str], out: Path | None, minutes: float, terminal: T
         overrides, facts = _prepare_text(sources, run, minutes, terminal)
         plan, recipe = _plan(overrides, run, end_at_seconds, terminal)
         deadline = keep_to_time(end_at_seconds - END_SECONDS - _scoring_seconds(run, plan))
-        results = pretrain(recipe, run, terminal, extra=(deadline,), facts=facts)
+        results = pretrain(recipe, run, terminal, extra=(deadline,), **facts)
     except BaseException:
         if run.exists() and not (run / "recipe.toml").exists():
             remove(run)
@@ -131,14 +130,11 @@ def _scoring_seconds(run: Path, plan: Plan) -> float:
 def _samples(run: Path, terminal: Terminal) -> list[str]:
     """Three continuations of beginnings that the model has not seen."""
     terminal.say("what it writes", style="bold")
-    engine = Engine(load_model(run / "model").to(default_device()), Tokenizer.load(run / "model"))
-    split = ShardReader(run / "shards").held_out
-    texts = []
+    engine, split, texts = Engine(*open_model(run / "model")), ShardReader(run / "shards").held_out, []
     for number, place in enumerate((0, split.tokens // 3, 2 * split.tokens // 3)):
         prompt = engine.tokenizer.decode(split.read(place, min(12, split.tokens - place)).tolist()).lstrip()
         completion = engine.complete(prompt, GenerationSettings(max_tokens=60, seed=number))
-        terminal.write(f"  {prompt}", style="bold")
-        terminal.say(f"{completion.text}\n")
+        terminal.say(f"  {prompt} ▸ {completion.text}\n")
         texts.append(prompt + completion.text)
     return texts
 

@@ -4,10 +4,10 @@ import codecs
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,14 +15,18 @@ from numpy.typing import NDArray
 from foretell.base.errors import DataError, ForetellError, ModelError
 from foretell.base.files import write_text
 from foretell.base.records import dump, read_json
-from foretell.tokenizers.pieces import grouped, pieces
 
 if TYPE_CHECKING:
     import tokenizers
 
+T = TypeVar("T")
+
 END_OF_TEXT = "<|endoftext|>"
+PIECE_CHARACTERS, LONGEST_PIECE = 64_000, 256_000
 GROUP_CHARACTERS = 1_000_000  # per call of the library, which needs up to 600 bytes of memory for each
-SURROGATE = re.compile("[\ud800-\udfff]")
+# Between a letter and a space before a letter, and after a lone newline, the split patterns of GPT-2, Llama 3 and Qwen
+# always end a token, whatever stands further left or right: cut there, and the pieces have the tokens of the whole.
+SEAM = re.compile(r"(?<=[^\W\d_])(?= [^\W\d_])|(?<=\S\n)(?=\S)")
 NOT_UTF8 = re.compile("([\udc80-\udcff]+)")  # how Python's surrogateescape marks such bytes
 
 
@@ -81,8 +85,6 @@ class Tokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
         """The ids of each text. The library works on all cores, unless TOKENIZERS_PARALLELISM=false is set."""
-        if any(map(SURROGATE.search, texts)):  # half of a pair: not text, but bytes all the same
-            return [np.array(self.encode_bytes(text.encode("utf-8", "surrogatepass")), dtype=np.uint32) for text in texts]
         parts: list[list[NDArray[np.uint32]]] = [[np.empty(0, np.uint32)] for _ in texts]
         owned = ((index, piece) for index, text in enumerate(texts) for piece in pieces(text))
         failed = DataError("the tokenizer library failed on a text", where=self._where, cure="leave out parts of the text")
@@ -140,8 +142,7 @@ class StreamDecoder:
     """Ids to text one at a time; a character whose bytes lie in several tokens is held back until it is whole."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
-        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        self._tokenizer, self._utf8 = tokenizer, codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, token: int) -> str:
         """The text that has become certain with this token; often one token's, sometimes none."""
@@ -150,6 +151,32 @@ class StreamDecoder:
     def finish(self) -> str:
         """What was still held back."""
         return self._utf8.decode(b"", final=True)
+
+
+def pieces(text: str, size: int = PIECE_CHARACTERS, longest: int = LONGEST_PIECE) -> Iterator[str]:
+    """A long text, cut at the first seam after `size` characters; where there is none for long, at `longest`."""
+    start = 0
+    while len(text) - start > size:
+        seam = SEAM.search(text, start + size, start + longest)
+        end = seam.start() if seam else start + longest
+        yield text[start:end]
+        start = end
+    if start < len(text):
+        yield text[start:]
+
+
+def grouped(items: Iterable[T], size: Callable[[T], int], limit: int) -> Iterator[list[T]]:
+    """Lists of neighbouring items, each closed as soon as its sizes add up to `limit`."""
+    group: list[T] = []
+    filled = 0
+    for item in items:
+        group.append(item)
+        filled += size(item)
+        if filled >= limit:
+            yield group
+            group, filled = [], 0
+    if group:
+        yield group
 
 
 def byte_alphabet() -> dict[str, int]:

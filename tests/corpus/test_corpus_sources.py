@@ -48,9 +48,9 @@ def test_links_out_of_the_folder_and_links_to_folders_are_passed_over(tree: Path
 
 
 def test_globs_files_and_folders_name_each_file_once(tree: Path, tmp_path: Path) -> None:
-    expected = [("a/y.txt", None), ("b.txt", None), (".git", "hidden"), (".secret", "hidden"), ("a/z.md", None)]
+    expected = [("y.txt", None), ("b.txt", None), (".git", "hidden"), (".secret", "hidden"), ("a/z.md", None)]
     assert names(tree / "**" / "*.txt", tree, tree / "b.txt", scratch=tmp_path) == expected
-    assert (".git", "hidden") in names(tree / "*", scratch=tmp_path)
+    assert names(tree / "*", scratch=tmp_path) == [("y.txt", None), ("z.md", None), ("b.txt", None)]  # as a shell would
 
 
 def test_names_do_not_depend_on_where_the_source_lies(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,20 +63,9 @@ def test_a_rule_and_prose_are_no_front_matter() -> None:
     assert extracted("markdown", "---\nProse here.\n\n---\nmore") == "Prose here.\n\nmore"
 
 
-def test_python_is_kept_as_source_or_as_docstrings() -> None:
-    source = '"""Module."""\nclass A:\n    """Class."""\n    def f(self):\n        """A \\d method."""\n\ndef g(): "Function."\n'
-    assert extracted("python", source) == source
-    assert extracted("python", source, CorpusSettings(python="docstrings")) == "Module.\n\nClass.\n\nA \\d method.\n\nFunction."
-    assert extracted("python", "x = 1", CorpusSettings(python="docstrings")) == "no_docstring"
-
-
-@pytest.mark.parametrize("source", ["print 'two'", "x = \0", "(" * 5000, "-" * 100_000 + "1"])
-def test_what_python_cannot_parse_is_dropped(source: str) -> None:
-    assert extracted("python", source) == "not_python"
-
-
-def test_plain_text_stays_as_it_is() -> None:
-    assert extracted("text", "<p>&amp; *x*") == "<p>&amp; *x*"
+@pytest.mark.parametrize("kind", ["text", "python", "jsonl"])
+def test_all_other_text_stays_as_it_is(kind: str) -> None:
+    assert extracted(kind, '"""Doc."""\nx = "<p>&amp; *x*"') == '"""Doc."""\nx = "<p>&amp; *x*"'
 
 
 def shingles(text: str) -> Counter[tuple[str, ...]]:

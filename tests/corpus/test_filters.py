@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from foretell.corpus.config import CorpusSettings
 from foretell.corpus.document import Document, Dropped, reasons
-from foretell.corpus.filters import ALWAYS, SHARES, judge
+from foretell.corpus.filters import JUDGED_FROM_CHARACTERS, faults, judge
 
 SETTINGS = CorpusSettings()
 
@@ -36,8 +36,8 @@ def test_what_is_not_language_goes(text: str, reason: str) -> None:
 
 
 def test_lengths_are_settings() -> None:
-    assert judged("x" * 30, CorpusSettings(max_characters=20)) == "too_long"
     assert judged("x" * 30, CorpusSettings(min_characters=31)) == "too_short"
+    assert judged("x" * 30, CorpusSettings(max_line_characters=20)) == "long_line"
 
 
 @settings(deadline=None, derandomize=True)
@@ -59,9 +59,10 @@ def test_any_text_of_200_characters_stays(text: str) -> None:
     ids=["chinese", "thai", "json", "numbers", "verse"],
 )
 def test_unusual_text_stays(text: str) -> None:
-    assert len(text) >= SETTINGS.judged_from_characters
+    assert len(text) >= JUDGED_FROM_CHARACTERS
     assert judged(text) is None
 
 
 def test_every_reason_is_explained() -> None:
-    assert {question.__name__ for question in ALWAYS + SHARES} <= set(reasons())
+    names = [name for name, _ in faults("x" * JUDGED_FROM_CHARACTERS, SETTINGS)]
+    assert len(names) == 6 and set(names) <= set(reasons())

@@ -1,6 +1,5 @@
 """Steps in a row: what goes in comes out or is counted."""
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from foretell.corpus.sources import find_files
 
 def numbers(_: Iterator[Document]) -> Items:
     for number in range(6):
-        time.sleep(0.01)
         yield Document(str(number), "é" * number, "source")
 
 
@@ -27,7 +25,6 @@ def test_a_reader_adds_a_step_by_writing_one_function() -> None:
     assert [item.id for item in dropped] == ["1", "3", "5"]
     assert (steps[0].documents, steps[0].bytes) == (6, 30)
     assert (steps[1].documents, steps[1].bytes, steps[1].dropped) == (3, 12, {"odd": 3})
-    assert abs(steps[1].seconds) < 0.06 <= steps[0].seconds
 
 
 def test_documents_stream_one_by_one() -> None:
@@ -43,13 +40,6 @@ def test_documents_stream_one_by_one() -> None:
     )
     assert [next(documents).id for _ in range(3)] == ["0", "1", "2"]
     assert pulled == [0, 1, 2]
-
-
-def test_the_standard_road_names_all_settings_once(tmp_path: Path) -> None:
-    steps = standard_steps([], CorpusSettings())
-    names = [name for step in steps for name in step.settings]
-    assert sorted(names) == sorted(CorpusSettings.model_fields)
-    assert len({step.name for step in steps}) == 6
 
 
 def test_the_standard_road_counts_every_document(tmp_path: Path) -> None:

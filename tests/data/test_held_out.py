@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from foretell.base.errors import DataError, SettingError
 from foretell.base.settings import load_settings
 from foretell.data.config import DataSettings
-from foretell.data.held_out import HeldOut, boundary, chosen, plan
+from foretell.data.held_out import LINE_CHARACTERS, HeldOut, chosen, plan
 
 
 def test_many_documents_are_held_out_whole() -> None:
@@ -56,12 +56,17 @@ def test_a_split_document_is_whole(text: str, size: int) -> None:
     assert HeldOut(method="", fraction=0.1, characters=0, ends={"a": size}).split("b", text) == {"train": text}
 
 
-def test_the_cut_is_at_a_line_else_at_a_word() -> None:
-    assert boundary("one two\nthree four", 15) == 8
-    assert boundary("one two three", 10) == 7
-    assert boundary("onetwothree", 6) == 6
-    far = "line\n" + "x" * 10_000 + " y"
-    assert boundary(far, 9000) == 9000
+@pytest.mark.parametrize(
+    ("text", "size", "train"),
+    [
+        ("one two\nthree four", 3, 8),
+        ("one two three", 3, 10),
+        ("line\n" + "x" * 2 * LINE_CHARACTERS, 100, 2 * LINE_CHARACTERS - 95),
+    ],
+)
+def test_the_cut_is_at_a_line_that_ends_near(text: str, size: int, train: int) -> None:
+    parts = HeldOut(method="", fraction=0.1, characters=0, ends={"a": size}).split("a", text)
+    assert len(parts["train"]) == train
 
 
 @pytest.mark.parametrize("fraction", ["0", "0.5", "-0.1", "lots"])

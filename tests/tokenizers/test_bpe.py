@@ -6,7 +6,7 @@ import pytest
 
 from foretell.base.errors import DataError, SettingError
 from foretell.base.settings import load_settings
-from foretell.tokenizers.bpe import SPLIT, sample, train_bpe
+from foretell.tokenizers.bpe import SPLIT, train_bpe
 from foretell.tokenizers.config import TokenizerSettings
 from foretell.tokenizers.tokenizer import Tokenizer
 
@@ -93,14 +93,3 @@ def test_interruption_passes_through_training() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         train_bpe(texts(), TokenizerSettings(vocab_size=257))
-
-
-def test_half_a_surrogate_pair_does_not_stop_training() -> None:
-    assert train_bpe(["text \ud800 text"], TokenizerSettings(vocab_size=257)).vocab_size == 257
-
-
-def test_a_sample_is_even_and_of_its_size() -> None:
-    texts = [str(number) for number in range(1000)]
-    taken = list(sample(texts, 0.25))
-    assert taken == texts[::4]
-    assert list(sample(texts, 1.0)) == texts
