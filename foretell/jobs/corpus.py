@@ -89,10 +89,9 @@ def _nothing_left(sources: Sequence[str], writer: CorpusWriter) -> DataError:
 
 def _say_summary(writer: CorpusWriter, terminal: Terminal) -> None:
     formats = ", ".join(f"{name} {size(amount)}" for name, amount in writer.formats.most_common())
-    told = {"kept": (writer.totals, formats)} | {
-        name: (amounts, reasons().get(name, "")) for name, amounts in writer.dropped.items()
-    }
-    rows = [[name, count(amounts["documents"]), size(amounts["bytes"]), why] for name, (amounts, why) in told.items()]
+    rows = [["kept", count(writer.totals["documents"]), size(writer.totals["bytes"]), formats]]
+    for reason, amounts in writer.dropped.items():
+        rows.append([reason, count(amounts["documents"]), size(amounts["bytes"]), reasons().get(reason, "")])
     terminal.table(["", "documents", "text", ""], rows)
     if replaced := writer.totals["replaced_characters"]:
         terminal.say(f"{count(replaced)} characters could not be decoded; U+FFFD stands in their place")
