@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 from foretell.base.units import count
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Console
     from rich.progress import Progress as Bar
 
 QUIET_INTERVAL_SECONDS = 10.0  # without a terminal: one line per interval, so that log files are not flooded
@@ -39,18 +39,9 @@ class Terminal:
         if not self.quiet:
             self.console.print(text, style=style, end=end, markup=False, emoji=False)
 
-    def write(self, text: str, style: str | None = None) -> None:
-        """Text without a line's end: for streams."""
-        self.say(text, style, end="")
-
     def warn(self, text: str) -> None:
         """One line that is said even when quiet."""
         self.console.print(f"note: {text}", style="yellow", markup=False, emoji=False)
-
-    def show(self, renderable: "RenderableType") -> None:
-        """Any rich object: a table, a panel."""
-        if not self.quiet:
-            self.console.print(renderable)
 
     def table(self, columns: list[str], rows: list[list[str]]) -> None:
         """A plain table; numbers are right-aligned by their look."""
@@ -63,7 +54,8 @@ class Terminal:
             table.add_column(column, justify="right" if rows and numeric else "left", overflow="fold")
         for row in rows:
             table.add_row(*map(Text, row))
-        self.show(table)
+        if not self.quiet:
+            self.console.print(table)
 
     @contextmanager
     def progress(self, description: str, total: float | None = None, unit: str = "") -> Iterator["Progress"]:

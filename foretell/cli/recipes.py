@@ -8,13 +8,11 @@ EXAMPLE = "foretell recipes show tiny"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    """Without a sub-verb: the list."""
     show = parser.add_subparsers(title="commands", metavar="COMMAND").add_parser("show", help="print one recipe")
     show.add_argument("name", metavar="NAME", help="a bundled name, or a TOML file")
 
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> object:
-    """Print the list or one recipe."""
     from foretell.base.files import read_text
     from foretell.jobs.recipes import bundled, find
 

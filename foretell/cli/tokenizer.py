@@ -14,6 +14,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     train = verbs.add_parser("train", help="learn a vocabulary from a corpus")
     train.add_argument("corpus", metavar="CORPUS", type=Path, help="a corpus folder, or a text file")
     train.add_argument("--out", type=Path, required=True, help="the new tokenizer directory")
+    train.add_argument("--kind", default="bpe", help="bpe: byte-level byte-pair encoding")
     train.add_argument("--vocab-size", default=8192, help="number of tokens (default 8192)")
     show = verbs.add_parser("show", help="the tokens of a text, with their ids and bytes")
     show.add_argument("directory", metavar="DIR", type=Path, help="a tokenizer or model directory")
@@ -27,5 +28,5 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> object:
 
     if arguments.verb == "show":
         return show_tokens(arguments.directory, sys.stdin.read() if arguments.text == "-" else arguments.text, terminal)
-    settings = load_settings(TokenizerSettings, None, [f"vocab_size={arguments.vocab_size}"])
+    settings = load_settings(TokenizerSettings, None, [f"kind={arguments.kind}", f"vocab_size={arguments.vocab_size}"])
     return train_tokenizer(arguments.corpus, arguments.out, settings, terminal)

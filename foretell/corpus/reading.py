@@ -4,10 +4,8 @@ import gzip
 import io
 import json
 import math
-import re
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from typing import Any, BinaryIO, cast
 
 from foretell.base.files import digest
@@ -21,7 +19,6 @@ FORMATS = {".md": "markdown", ".markdown": "markdown", ".htm": "html", ".html": 
 FORMATS |= {".txt": "text", ".text": "text", ".jsonl": "jsonl", ".ndjson": "jsonl", ".py": "python"}
 SIGNS = {b"<!doctype html": "html", b"<html": "html", b'{"': "jsonl"}  # what a file begins with whose name says nothing
 TEXT_FIELDS = ("text", "content", "body", "document", "article", "passage", "sentence")
-HTML_CHARSET = re.compile(rb"<meta[^>]{0,200}charset=[\"']?([\w-]+)", re.IGNORECASE)
 
 
 def read_files(files: Sequence[SourceFile], settings: CorpusSettings, sample_bytes: int | None = None) -> Items:
@@ -146,13 +143,9 @@ def _finite(text: str) -> float | None:
 
 
 def _decode(content: bytes, kind: str = "text") -> str:
-    """UTF-8; else the encoding that a page declares; U+FFFD in place of what is neither."""
-    with suppress(UnicodeDecodeError):
-        return content.decode("utf-8-sig")
-    declared = HTML_CHARSET.search(content[:HEAD_BYTES]) if kind == "html" else None
-    name = declared[1].decode().lower() if declared else "utf-8"
-    with suppress(LookupError, UnicodeError):  # there is no such encoding
-        return content.decode(
-            {"iso-8859-1": "cp1252"}.get(name, name), "replace"
-        )  # as browsers do: https://encoding.spec.whatwg.org
-    return content.decode("utf-8", "replace")
+    """UTF-8, with U+FFFD in place of what is not; a page that is not UTF-8 in the encoding that its own words or its look give."""
+    if kind == "html":
+        from trafilatura.utils import decode_file
+
+        return decode_file(content)
+    return content.decode("utf-8-sig", "replace")

@@ -27,7 +27,6 @@ class CorpusWriter:
 
     def __init__(self, folder: Path) -> None:
         self._documents, self._drops, self.digest = _create(folder / DOCUMENTS), _create(folder / DROPPED), hashlib.sha256()
-        self.digest = hashlib.sha256()
         self.totals: Counter[str] = Counter(documents=0, bytes=0, characters=0, replaced_characters=0)
         self.dropped: dict[str, Counter[str]] = {}
         self.examples: dict[str, list[Dropped]] = {}

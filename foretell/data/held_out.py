@@ -32,10 +32,7 @@ class HeldOut(Settings):
 
 
 def plan(sizes: Iterable[tuple[str, int]], fraction: float) -> HeldOut:
-    """Choose from (document id, characters). More documents never move older ones, as long as whole ones are held out.
-
-    Ends, never more than half of a document, when whole ones would be less than half or more than twice the fraction.
-    """
+    """Choose from (document id, characters). Ends, where whole documents would be under half or over twice the fraction."""
     total = held = 0
     longest: list[tuple[int, str]] = []
     for identity, size in sizes:

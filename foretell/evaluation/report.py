@@ -9,7 +9,7 @@ from foretell.base.runs import RunFolder, read_lines
 from foretell.base.units import count, duration, size
 from foretell.interop.huggingface import load_config
 from foretell.models.config import ModelConfig
-from foretell.models.counts import cache_bytes_per_token, flops_per_token, parameter_count
+from foretell.models.counts import flops_per_token, parameter_count
 
 STYLES = (("#3b6ea8", ""), ("#c2571a", "."))  # colour and marker; told apart by colour-blind readers too
 
@@ -52,7 +52,6 @@ def _facts(config: ModelConfig, metrics: list[dict[str, Any]], machine: dict[str
         "training time": duration(last["elapsed_seconds"]),
         "speed": f"{count(rates[len(rates) // 2])} tokens per second (median)",
         "work": f"{flops_per_token(config) * last['tokens'] / 1e12:.3g} TFLOP",
-        "KV cache": f"{size(cache_bytes_per_token(config))} per token",
         "peak memory": size(machine["peak_memory_bytes"]),
         "threads": str(machine["threads"]),
     }

@@ -12,29 +12,12 @@ from foretell.base.errors import ModelError
 from foretell.base.files import damaged_files
 from foretell.base.records import dump, read_json
 from foretell.compute.device import default_device
-from foretell.interop.names import from_hugging_face, to_hugging_face
-from foretell.models.config import PRESETS, ModelConfig
+from foretell.interop.names import from_hugging_face, layouts, to_hugging_face
+from foretell.models.config import ModelConfig, presets
 from foretell.models.gpt import GPT
 from foretell.tokenizers.tokenizer import Tokenizer
 
 WEIGHTS = "model.safetensors"
-LAYOUTS = {"gpt2": ("gpt2", "GPT2LMHeadModel"), "modern": ("qwen3", "Qwen3ForCausalLM")}  # preset → model_type, architecture
-WORDS = {  # preset → our word → theirs; read in both directions
-    "gpt2": {
-        "vocab_size": "vocab_size", "tied": "tie_word_embeddings", "context_length": "n_positions", "d_model": "n_embd",
-        "n_layer": "n_layer", "n_head": "n_head", "d_ff": "n_inner", "norm_eps": "layer_norm_epsilon",
-    },
-    "modern": {
-        "vocab_size": "vocab_size", "tied": "tie_word_embeddings", "context_length": "max_position_embeddings",
-        "d_model": "hidden_size", "n_layer": "num_hidden_layers", "n_head": "num_attention_heads",
-        "n_kv_head": "num_key_value_heads", "d_head": "head_dim", "d_ff": "intermediate_size", "norm_eps": "rms_norm_eps",
-        "rope_theta": "rope_theta",
-    },
-}  # fmt: skip
-FIXED: dict[str, dict[str, Any]] = {  # what these layouts always are here; another value would change the result
-    "gpt2": {"activation_function": "gelu_new", "scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False},
-    "modern": {"hidden_act": "silu", "attention_bias": False, "use_sliding_window": False},
-}
 
 
 def save_model(folder: Path, model: GPT, tokenizer: Tokenizer, weights: dict[str, Tensor] | None = None) -> None:
@@ -104,15 +87,10 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
 
 def config_to_hugging_face(config: ModelConfig) -> dict[str, Any]:
     """Our config in the words of GPT2Config or Qwen3Config."""
-    model_type, architecture = LAYOUTS[config.preset]
-    raw = {
-        "model_type": model_type,
-        "architectures": [architecture],
-        "dtype": "float32",
-        "torch_dtype": "float32",
-        "use_cache": True,
-    }
-    raw |= {theirs: getattr(config, ours) for ours, theirs in WORDS[config.preset].items()} | FIXED[config.preset]
+    layout = layouts()[config.preset]
+    raw = {"model_type": layout["model_type"], "architectures": [layout["architecture"]], "use_cache": True, **layout["fixed"]}
+    raw |= {theirs: getattr(config, ours) for ours, theirs in layout["words"].items()}
+    raw |= dict.fromkeys(("dtype", "torch_dtype"), "float32")
     if config.preset == "gpt2":
         dropouts = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), config.dropout)
         return raw | {"n_ctx": config.context_length} | dropouts
@@ -122,19 +100,19 @@ def config_to_hugging_face(config: ModelConfig) -> dict[str, Any]:
 
 def config_from_hugging_face(raw: dict[str, Any], where: str) -> ModelConfig:
     """Their config in our words. Options that would change the result and that we do not have are refused by name."""
-    presets, kind = {model_type: preset for preset, (model_type, _) in LAYOUTS.items()}, raw.get("model_type")
-    if kind not in presets:
-        raise ModelError(f"the architecture {kind!r} is not known here", where=where, cure=f"supported: {', '.join(presets)}")
-    preset, rope = presets[kind], raw.get("rope_parameters") or raw.get("rope_scaling") or {}
+    known, kind = {layout["model_type"]: preset for preset, layout in layouts().items()}, raw.get("model_type")
+    if kind not in known:
+        raise ModelError(f"the architecture {kind!r} is not known here", where=where, cure=f"supported: {', '.join(known)}")
+    preset, rope = known[kind], raw.get("rope_parameters") or raw.get("rope_scaling") or {}
     raw = {"rope_theta": 10_000.0, **raw, "rope_type": rope.get("type"), **rope}
-    for name, only in (FIXED[preset] | {"rope_type": "default"}).items():
+    for name, only in (layouts()[preset]["fixed"] | {"rope_type": "default"}).items():
         if raw.get(name) not in (None, only):
             raise ModelError(f"{name} = {raw[name]!r} is not supported", where=where, cure=f"only {name} = {only!r} is")
-    given = {ours: raw[theirs] for ours, theirs in WORDS[preset].items() if raw.get(theirs) is not None}
+    given = {ours: raw[theirs] for ours, theirs in layouts()[preset]["words"].items() if raw.get(theirs) is not None}
     try:
         width, heads = given["d_model"], given["n_head"]
         silent = {"tied": preset == "gpt2", "n_kv_head": heads, "d_head": width // heads, "d_ff": 4 * width}  # their defaults
-        return ModelConfig.model_validate({"preset": preset, **PRESETS[preset], **silent, **given})
+        return ModelConfig.model_validate({"preset": preset, **presets()[preset], **silent, **given})
     except (KeyError, ValueError) as error:
         what, cure = f"config.json lacks or misstates a value: {error}", "restore it from the model's source"
         raise ModelError(what, where=where, cure=cure) from error

@@ -1,53 +1,43 @@
-"""How our tensors are called in Hugging Face's layouts, and which of theirs make one of ours.
-
-Sources: transformers' modeling_gpt2 and modeling_qwen3.
-"""
+"""How our tensors are called in Hugging Face's layouts (layouts.toml), and which of theirs make one of ours."""
 
 import difflib
 import re
+import tomllib
 from collections.abc import Iterator
+from functools import cache
 from itertools import product
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from foretell.base.errors import ModelError
+from foretell.base.files import read_text
 from foretell.models.config import ModelConfig
 
-MODULES = {  # preset → our module → theirs, # being the layer; several of theirs, one below the other, make one of ours
-    "gpt2": {
-        "token_embedding": "transformer.wte", "position_embedding": "transformer.wpe",
-        "blocks.#.attention_norm": "transformer.h.#.ln_1", "blocks.#.attention.qkv": "transformer.h.#.attn.c_attn",
-        "blocks.#.attention.out": "transformer.h.#.attn.c_proj", "blocks.#.mlp_norm": "transformer.h.#.ln_2",
-        "blocks.#.mlp.up": "transformer.h.#.mlp.c_fc", "blocks.#.mlp.down": "transformer.h.#.mlp.c_proj",
-        "final_norm": "transformer.ln_f", "head": "lm_head",
-    },
-    "modern": {
-        "token_embedding": "model.embed_tokens", "final_norm": "model.norm", "head": "lm_head",
-        "blocks.#.attention_norm": "model.layers.#.input_layernorm", "blocks.#.mlp_norm": "model.layers.#.post_attention_layernorm",
-        "blocks.#.attention.qkv": "model.layers.#.self_attn.q_proj model.layers.#.self_attn.k_proj model.layers.#.self_attn.v_proj",
-        "blocks.#.attention.q_norm": "model.layers.#.self_attn.q_norm",
-        "blocks.#.attention.k_norm": "model.layers.#.self_attn.k_norm", "blocks.#.attention.out": "model.layers.#.self_attn.o_proj",
-        "blocks.#.mlp.gate_up": "model.layers.#.mlp.gate_proj model.layers.#.mlp.up_proj",
-        "blocks.#.mlp.down": "model.layers.#.mlp.down_proj",
-    },
-}  # fmt: skip
 BARE = re.compile(r"^(wte|wpe|h|ln_f)\.")  # GPT-2's files on the hub lack the prefix that transformers writes
 MASK = re.compile(r"\.attn\.(masked_)?bias$")  # old files carry mask buffers
+
+
+@cache
+def layouts() -> dict[str, dict[str, Any]]:
+    """layouts.toml: preset → model_type, architecture, words, fixed, modules."""
+    return tomllib.loads(read_text(Path(__file__).with_name("layouts.toml")))
 
 
 def rules(config: ModelConfig) -> Iterator[tuple[str, list[str], list[int], bool]]:
     """For each tensor: our name; their names in the order of our rows; the rows of each; whether theirs are transposed."""
     queries, keys = config.n_head * config.d_head, config.n_kv_head * config.d_head
     rows = {"attention.qkv": [queries, keys, keys], "mlp.gate_up": [config.d_ff, config.d_ff]}
-    for ours, theirs in MODULES[config.preset].items():
+    for ours, theirs in layouts()[config.preset]["modules"].items():
         layered, _, part = ours.rpartition("#.")
         if part == "head" and config.tied:
             continue
         conv = bool(layered) and config.preset == "gpt2"  # Conv1D stores matrices as [in, out]; vectors stay as they are
         kinds = ("weight", "bias") if config.bias and (layered or part == "final_norm") else ("weight",)
         for layer, kind in product(range(config.n_layer if layered else 1), kinds):
-            name, *names = (f"{module}.{kind}".replace("#", str(layer)) for module in (ours, *theirs.split()))
+            name, *names = (f"{module}.{kind}".replace("#", str(layer)) for module in (ours, *theirs))
             yield name, names, rows[part] if len(names) > 1 else [], conv
 
 

@@ -49,13 +49,13 @@ def read_prompts(source: str) -> list[str]:
 
 def _one(engine: Engine, prompt: str, settings: GenerationSettings, terminal: Terminal, explained: bool) -> dict[str, Any]:
     text, tokens = "", list[dict[str, Any]]()
-    terminal.write("" if explained else prompt, style="bold")
+    terminal.say("" if explained else prompt, style="bold", end="")
     for event in engine.stream(prompt, settings, alternatives=ALTERNATIVES if explained else 0):
         tokens.append(asdict(event))
         if explained:
             terminal.say(explain(event, len(tokens), prompt + text, engine.tokenizer.token_text(event.token)))
         else:
-            terminal.write(event.text)
+            terminal.say(event.text, end="")
         text += event.text
     reason, seed = tokens[-1]["finish_reason"], None if settings.strategy == "greedy" else settings.seed
     terminal.say(f"\n{prompt}{text}" if explained else "")

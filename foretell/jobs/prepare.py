@@ -11,32 +11,28 @@ from foretell.base.errors import ModelError, SettingError
 from foretell.base.files import write_text
 from foretell.base.runs import RunFolder
 from foretell.base.settings import changed_keys, dump_settings, load_settings
+from foretell.base.units import count, size
 from foretell.compute.device import DTYPES, Precision, available_bytes, choose_precision, default_device, set_threads
 from foretell.data.batches import TrainBatches
 from foretell.data.shards import ShardReader
 from foretell.interop.huggingface import load_config, load_model
 from foretell.jobs.recipe import Recipe
 from foretell.models.config import ModelConfig, ModelSettings, resolve
+from foretell.models.counts import parameter_count
 from foretell.models.gpt import GPT, initialise
-from foretell.planning.memory import MemoryPlan, require_memory, training_memory
+from foretell.planning.memory import require_memory, training_memory
 from foretell.tokenizers.tokenizer import Tokenizer
-from foretell.training.checkpoint import checkpoints, newest_checkpoint, read_state, restore
+from foretell.training.checkpoint import newest_checkpoint, read_state, restore
 from foretell.training.parameters import FlatParameters
 from foretell.training.state import Progress, TrainState, make_optimizer
 
 FIXED = ("data.shards", "model.", "training.seed", "training.batch_tokens", "training.precision")
-HARMLESS = (
-    "training.log_every",
-    "training.checkpoint_every",
-    "training.keep_checkpoints",
-    "training.sample_every",
-    "training.tensorboard",
-)
+HARMLESS = ("training.log", "training.checkpoint", "training.keep", "training.sample", "training.tensorboard")
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run that is ready to train. notes: what was derived and chosen, for a person."""
+    """A run that is ready to train."""
 
     recipe: Recipe
     run: RunFolder
@@ -45,15 +41,13 @@ class Prepared:
     device: torch.device
     precision: Precision
     batch_tokens: int
-    memory: MemoryPlan
     state: TrainState
     environment: dict[str, Any]
-    notes: list[str]
 
 
 def prepare(recipe: Recipe, path: Path, terminal: Terminal, *, resume: bool) -> Prepared:
     """Everything up to the first step. Raises ForetellError and leaves nothing behind."""
-    found = newest_checkpoint(path / "checkpoints") if resume and checkpoints(path / "checkpoints") else None
+    found = newest_checkpoint(path / "checkpoints") if resume else None
     run, changed = (RunFolder.open(path) if resume else None), set[str]()
     if run is not None:
         recipe, changed = _continued(recipe, run, terminal)
@@ -61,6 +55,8 @@ def prepare(recipe: Recipe, path: Path, terminal: Terminal, *, resume: bool) -> 
             terminal.warn("the run has no checkpoint yet: it begins again from its first step")
     shards = _open_shards(recipe)
     tokenizer = shards.tokenizer()
+    if run is None:
+        shards.verify()
     device = default_device() if recipe.training.device == "auto" else torch.device(recipe.training.device)
     threads = set_threads(recipe.training.threads)
     begin = found or recipe.model.start_from
@@ -75,13 +71,21 @@ def prepare(recipe: Recipe, path: Path, terminal: Terminal, *, resume: bool) -> 
     environment = {"threads": threads, "device": str(device), "torch": torch.__version__, "compile": recipe.training.compile}
     state = _build_state(recipe, begin, config, device, precision)
     if found is not None:
-        _compare_environment(read_state(found)[1], environment, terminal)
+        for key, was in read_state(found)[1].items():
+            if was != environment.get(key):
+                terminal.warn(f"{key} was {was}, is {environment.get(key)} now: the run goes on, but not bit for bit")
         restore(found, state)
         if "training.steps" in changed:
             state.progress.steps = recipe.training.steps
     run = run or RunFolder.create(path)
     write_text(run.recipe, dump_settings(recipe))
-    return Prepared(recipe, run, shards, tokenizer, device, precision, batch_tokens, memory, state, environment, notes)
+    if not state.finished:
+        shape = f"{config.preset}, {config.n_layer} layers, {config.d_model} wide, {count(parameter_count(config))} parameters"
+        steps, tokens = state.progress.steps, shards.train.tokens
+        work = f"{steps:,} steps of {count(batch_tokens)} tokens = {steps * batch_tokens / tokens:.2g} times through the text"
+        notes += [f"model: {shape}; about {size(memory.total)} of memory", f"run: {path}, {work}"]
+        terminal.say("\n".join(notes))
+    return Prepared(recipe, run, shards, tokenizer, device, precision, batch_tokens, state, environment)
 
 
 def _open_shards(recipe: Recipe) -> ShardReader:
@@ -107,10 +111,8 @@ def _resolve_model(settings: ModelSettings, begin: Path | None, tokenizer: Token
 def _batch_tokens(recipe: Recipe, context: int) -> int:
     tokens = recipe.training.batch_tokens or recipe.training.micro_batch * context
     if tokens % context:
-        cure = f"training.batch_tokens={max(1, round(tokens / context)) * context}"
-        raise SettingError(
-            f"batch_tokens = {tokens} is not a multiple of context_length = {context}", where="[training]", cure=cure
-        )
+        what = f"batch_tokens = {tokens} is not a multiple of context_length = {context}"
+        raise SettingError(what, where="[training]", cure=f"training.batch_tokens={max(1, round(tokens / context)) * context}")
     return tokens
 
 
@@ -138,8 +140,11 @@ def _build_state(recipe: Recipe, begin: Path | None, config: ModelConfig, device
 def _continued(given: Recipe, run: RunFolder, terminal: Terminal) -> tuple[Recipe, set[str]]:
     """The run's own recipe with what the user set differently now, and those keys. Raises SettingError for what may not change."""
     saved = load_settings(Recipe, run.recipe)
-    explicit = _set_values(given)
-    merged = {name: {**section, **explicit.get(name, {})} for name, section in saved.model_dump(exclude_none=True).items()}
+    merged, written = saved.model_dump(exclude_none=True), given.model_dump(exclude_unset=True, exclude_none=True)
+    for section, values in written.items():
+        for name, value in values.items():
+            if value != "auto" and name != "size":  # those two are words for what the saved recipe has resolved
+                merged[section][name] = value.resolve() if isinstance(value, Path) else value
     after = Recipe.model_validate(merged)
     changes = changed_keys(saved, after)
     for key, (was, now) in changes.items():
@@ -149,18 +154,3 @@ def _continued(given: Recipe, run: RunFolder, terminal: Terminal) -> tuple[Recip
         if not key.startswith(HARMLESS):
             terminal.warn(f"{key} was {was}, is {now} from here on: the run is not bit for bit what it would have been")
     return after, set(changes)
-
-
-def _set_values(given: Recipe) -> dict[str, dict[str, Any]]:
-    """What the user wrote, without what only a first resolution understands (names of sizes, `auto`)."""
-    sections = given.model_dump(exclude_unset=True, exclude_none=True).items()
-    return {
-        name: {k: v.resolve() if isinstance(v, Path) else v for k, v in section.items() if v != "auto" and k != "size"}
-        for name, section in sections
-    }
-
-
-def _compare_environment(was: dict[str, Any], now: dict[str, Any], terminal: Terminal) -> None:
-    for key, value in was.items():
-        if value != now.get(key):
-            terminal.warn(f"{key} was {value}, is {now.get(key)} now: the run goes on, but not bit for bit")

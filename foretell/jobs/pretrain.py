@@ -11,7 +11,6 @@ import torch
 from foretell.base.console import Terminal
 from foretell.base.errors import Interrupted, SettingError
 from foretell.base.runs import append_record, keep_until, numbered
-from foretell.base.units import count, size
 from foretell.compute.device import measured_peak
 from foretell.data.batches import TrainBatches, held_out_windows
 from foretell.evaluation.perplexity import Score, score_batches
@@ -19,12 +18,12 @@ from foretell.generation.engine import Engine
 from foretell.jobs.finish import finish_run
 from foretell.jobs.prepare import Prepared, prepare
 from foretell.jobs.recipe import Recipe
-from foretell.models.counts import flops_per_token, parameter_count
+from foretell.models.counts import flops_per_token
 from foretell.models.gpt import GPT
 from foretell.training.checkpoint import save_checkpoint
 from foretell.training.display import Display
 from foretell.training.loop import Observer, graceful_stop, train
-from foretell.training.observers import Clock, Evaluate, Now, TensorBoard, WriteMetrics
+from foretell.training.observers import Evaluate, Now, TensorBoard, WriteMetrics
 from foretell.training.state import StepReport, TrainState
 from foretell.training.step import NonFiniteLoss, train_step
 
@@ -34,10 +33,9 @@ SAMPLE_TOKENS = 32
 def pretrain(
     recipe: Recipe, out: Path | None, terminal: Terminal, *, resume: bool = False, extra: tuple[Observer, ...] = (), **facts: Any
 ) -> dict[str, Any]:
-    """Train a model; return where it lies and how it scores.
+    """Train a model; return where it lies and how it scores. Raises ForetellError; Interrupted after a checkpoint.
 
-    extra: observers of the caller. facts: what the caller knows of the text, for card and report. Raises ForetellError;
-    Interrupted after a checkpoint.
+    extra: observers of the caller. facts: what the caller knows of the text, for card and report.
     """
     if resume and out is None:
         raise SettingError("which run is to be continued?", where="command line", cure="add --out RUN")
@@ -47,7 +45,6 @@ def pretrain(
     if state.finished:
         terminal.say(f"this run is complete: {state.progress.step} of {state.progress.steps} steps")
     else:
-        _announce(prepared, terminal)
         _train(prepared, terminal, extra)
     if state.progress.stop_reason == "interrupted":
         cure = f"foretell pretrain {run.recipe} --out {run.path} --resume"
@@ -55,16 +52,6 @@ def pretrain(
     if state.progress.stop_reason == "early_stop":
         terminal.say(f"stopped early: no better held-out loss since step {state.progress.best_step}")
     return finish_run(prepared, terminal, facts)
-
-
-def _announce(prepared: Prepared, terminal: Terminal) -> None:
-    config, steps, text_tokens = prepared.state.model.config, prepared.state.progress.steps, prepared.shards.train.tokens
-    for note in prepared.notes:
-        terminal.say(f"  {note}", style="dim")
-    shape = f"{config.preset}, {config.n_layer} layers, {config.d_model} wide, {count(parameter_count(config))} parameters"
-    terminal.say(f"model: {shape}; about {size(prepared.memory.total)} of memory")
-    epochs = f"{steps * prepared.batch_tokens / text_tokens:.2g} times through {count(text_tokens)} tokens of text"
-    terminal.say(f"run: {prepared.run.path}, {steps:,} steps of {count(prepared.batch_tokens)} tokens = {epochs}")
 
 
 def _train(prepared: Prepared, terminal: Terminal, extra: tuple[Observer, ...]) -> None:
@@ -86,7 +73,6 @@ def _train(prepared: Prepared, terminal: Terminal, extra: tuple[Observer, ...]) 
             keep=training.keep_checkpoints,
         )
         observers: list[Observer] = [
-            Clock(),
             Evaluate(_scorer(prepared), training.evaluate_every, training.patience),
             *extra,
             WriteMetrics(run.metrics, training.log_every, readers),

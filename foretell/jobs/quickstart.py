@@ -1,5 +1,6 @@
 """The whole road with choices made from the data: raw text to a model, a score, samples, a report, within given minutes."""
 
+import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -42,7 +43,8 @@ def quickstart(sources: list[str], out: Path | None, minutes: float, terminal: T
     try:
         overrides, facts = _prepare_text(sources, run, minutes, terminal)
         plan, recipe = _plan(overrides, run, end_at_seconds, terminal)
-        deadline = keep_to_time(end_at_seconds - END_SECONDS - _scoring_seconds(run, plan))
+        scoring_seconds = 0.6 * ShardReader(run / "shards").held_out.tokens / plan.tokens_per_second  # forward only, but in fp32
+        deadline = keep_to_time(end_at_seconds - END_SECONDS - scoring_seconds)
         results = pretrain(recipe, run, terminal, extra=(deadline,), **facts)
     except BaseException:
         if run.exists() and not (run / "recipe.toml").exists():
@@ -122,11 +124,6 @@ def _row(plan: Plan) -> list[str]:
     return [shape, count(plan.tokens_per_second), f"{plan.steps:,}", f"{plan.epochs:.2g}", f"{plan.expected_loss:.2f}"]
 
 
-def _scoring_seconds(run: Path, plan: Plan) -> float:
-    """Forward only, but in fp32: about half the cost of a training step's token."""
-    return 0.6 * ShardReader(run / "shards").held_out.tokens / plan.tokens_per_second
-
-
 def _samples(run: Path, terminal: Terminal) -> list[str]:
     """Three continuations of beginnings that the model has not seen."""
     terminal.say("what it writes", style="bold")
@@ -140,7 +137,7 @@ def _samples(run: Path, terminal: Terminal) -> list[str]:
 
 
 def _say_next(run: Path, terminal: Terminal) -> None:
+    model, recipe = shlex.quote(str(run / "model")), shlex.quote(str(run / "recipe.toml"))
     terminal.say(f"model:  {run / 'model'}\nreport: {run / 'report.html'}\ntry next:", style="bold")
-    terminal.say(f'  foretell generate {run / "model"} --prompt "The" --explain --max-tokens 8')
-    terminal.say(f"  foretell evaluate {run / 'model'} --text FILE")
-    terminal.say(f"  foretell pretrain {run / 'recipe.toml'} training.steps=5000 --out runs/longer")
+    terminal.say(f'  foretell generate {model} --prompt "The" --explain --max-tokens 8\n  foretell evaluate {model} --text FILE')
+    terminal.say(f"  foretell pretrain {recipe} training.steps=10000 --out {shlex.quote(f'{run}-longer')}")

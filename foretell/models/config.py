@@ -1,11 +1,14 @@
 """What defines a decoder. `ModelSettings` is what a person writes (one dial is enough); `ModelConfig` is all of it."""
 
+import tomllib
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from foretell.base.errors import SettingError
+from foretell.base.files import read_text
 from foretell.base.settings import Settings
 
 HEAD_WIDTH = 64  # derived heads are about this wide, as in every GPT of the papers
@@ -65,16 +68,10 @@ class ModelConfig(Settings):
         return self
 
 
-PRESETS: dict[str, dict[str, Any]] = {
-    "gpt2": {
-        "norm": "layernorm", "norm_eps": 1e-5, "position": "learned", "activation": "gelu_tanh",
-        "bias": True, "qk_norm": False, "tied": True, "context_length": 1024,
-    },
-    "modern": {
-        "norm": "rmsnorm", "norm_eps": 1e-6, "position": "rotary", "activation": "swiglu",
-        "bias": False, "qk_norm": True, "tied": True, "context_length": 1024,
-    },
-}  # fmt: skip
+@cache
+def presets() -> dict[str, dict[str, Any]]:
+    """presets.toml: what each preset fixes."""
+    return tomllib.loads(read_text(Path(__file__).with_name("presets.toml")))
 
 
 def resolve(settings: ModelSettings, vocab_size: int) -> tuple[ModelConfig, list[str]]:
@@ -105,7 +102,7 @@ def resolve(settings: ModelSettings, vocab_size: int) -> tuple[ModelConfig, list
     modern, halved = settings.preset == "modern", settings.preset == "modern" and n_head % 2 == 0
     derive("n_kv_head", n_head // 2 if halved else n_head, "n_head / 2" if halved else "n_head")
     derive("d_ff", -(-8 * d_model // 96) * 32 if modern else 4 * d_model, "8/3 · d_model" if modern else "4 · d_model")
-    preset = {"vocab_size": vocab_size, "d_head": d_model // n_head, **PRESETS[settings.preset]}
+    preset = {"vocab_size": vocab_size, "d_head": d_model // n_head, **presets()[settings.preset]}
     derive("context_length", preset["context_length"], settings.preset)
     try:
         return ModelConfig.model_validate(preset | values), notes

@@ -1,4 +1,4 @@
-"""Parameters, FLOPs and cache bytes as functions of the config alone (no torch).
+"""Parameters and FLOPs as functions of the config alone (no torch).
 
 Source: Chowdhery et al. 2022 (PaLM), appendix B: 6·N per token for the matrices, 12·L·H·K·T for attention scores and
 values, forward and backward.
@@ -29,8 +29,3 @@ def flops_per_token(config: ModelConfig, context: int | None = None) -> int:
     matrices = matrix_parameters(config) + config.vocab_size * config.d_model
     scores = config.n_layer * config.n_head * config.d_head * (context or config.context_length)
     return 6 * matrices + 12 * scores
-
-
-def cache_bytes_per_token(config: ModelConfig, bytes_per_value: int = 4) -> int:
-    """Bytes that one token takes in the KV cache."""
-    return 2 * config.n_layer * config.n_kv_head * config.d_head * bytes_per_value

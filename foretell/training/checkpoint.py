@@ -38,9 +38,8 @@ def save_checkpoint(folder: Path, state: TrainState, tokenizer: Tokenizer, envir
             partial.mkdir()
             save_model(partial, state.model, tokenizer, state.parameters.named_masters())
             save_file(_optimizer_tensors(state), partial / OPTIMIZER)
-            progress = asdict(state.progress)
-            if progress["stop_reason"] == "interrupted":  # a resumed run goes on
-                progress["stop_reason"] = None
+            lasting = state.progress.stop_reason if state.progress.stop_reason != "interrupted" else None  # a resumed run goes on
+            progress = asdict(state.progress) | {"stop_reason": lasting}
             (partial / STATE).write_text(dump({"version": VERSION, "progress": progress, "environment": environment}, indent=1))
             seal(partial)
     for old in checkpoints(folder)[:-keep]:
@@ -54,13 +53,11 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*") if path.is_dir())
 
 
-def newest_checkpoint(folder: Path) -> Path:
-    """The last checkpoint, verified. Raises CheckpointError when it is damaged, naming an intact older one."""
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The last checkpoint, if any, verified. Raises CheckpointError when it is damaged, naming an intact older one."""
     found = checkpoints(folder)
     if not found:
-        raise CheckpointError(
-            "the run stopped before its first checkpoint", where=str(folder), cure="remove the run and begin it again"
-        )
+        return None
     damage = damaged_files(found[-1]) if (found[-1] / SEAL).exists() else [f"{SEAL} is missing"]
     if damage:
         intact = next((path for path in reversed(found[:-1]) if not damaged_files(path)), None)

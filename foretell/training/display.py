@@ -29,7 +29,7 @@ class Display:
             self._held_out = f" (held-out {record['held_out_loss']:.3f}, {record['held_out_bits_per_byte']:.3f} bits/byte)"
         line = self._line(record)
         if self._live is not None:
-            self._live.update(self._bar(record["step"], line), refresh=True)
+            self._live.update(line, refresh=True)
             return
         now = time.monotonic()
         if now - self._said_at_seconds >= QUIET_INTERVAL_SECONDS or "held_out_loss" in record:
@@ -51,9 +51,3 @@ class Display:
         done = f"step {step:,}/{steps:,}  {100 * step / steps:.0f} %  loss {record['loss']:.3f}{self._held_out}"
         speed = f"{count(rate)} tok/s  {100 * rate * self._share_of_one_token:.0f} % of peak"
         return f"{done}  {speed}  {size(used_bytes())}  left {duration(seconds_left)}"
-
-    def _bar(self, step: int, line: str) -> Any:
-        from rich.console import Group
-        from rich.progress_bar import ProgressBar
-
-        return Group(ProgressBar(total=self._progress.steps, completed=step), line)

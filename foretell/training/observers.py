@@ -24,18 +24,6 @@ def due(step: int, every: int | None, state: TrainState) -> bool:
     return every is not None and (step % every == 0 or step >= state.progress.steps)
 
 
-class Clock:
-    """Adds the wall-clock time between steps, evaluations included, to the run's elapsed seconds. Comes first."""
-
-    def __init__(self) -> None:
-        self._last_seconds = time.perf_counter()
-
-    def __call__(self, state: TrainState, report: StepReport) -> None:
-        now = time.perf_counter()
-        state.progress.elapsed_seconds += now - self._last_seconds
-        self._last_seconds = now
-
-
 class Evaluate:
     """Held-out score every so often; with patience, asks to stop when it no longer gets better (Prechelt 1998)."""
 
@@ -61,9 +49,12 @@ class WriteMetrics:
     def __init__(self, path: Path, every: int, readers: Sequence[Callable[[dict[str, Any]], None]]) -> None:
         self._path, self._every, self._readers = path, every, readers
         self._tokens, self._seconds = 0, 0.0  # since the last line: pure training time
+        self._clock_seconds = time.perf_counter()
 
     def __call__(self, state: TrainState, report: StepReport) -> None:
         self._tokens, self._seconds = self._tokens + report.step_tokens, self._seconds + report.seconds
+        passed_seconds = time.perf_counter() - self._clock_seconds  # evaluations, samples and checkpoints included
+        state.progress.elapsed_seconds, self._clock_seconds = state.progress.elapsed_seconds + passed_seconds, time.perf_counter()
         if not (due(report.step, self._every, state) or report.step == 1 or report.held_out_loss is not None):
             return
         record: dict[str, Any] = {name: getattr(report, name) for name in ("step", "tokens", "loss", "learning_rate", "grad_norm")}

@@ -10,15 +10,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-Named = tuple[str, nn.Parameter]
-
 
 @dataclass
 class _Group:
-    """names and shapes in order; master and gradient in fp32; working (and its gradient) in the compute dtype."""
+    """master and gradient: fp32. working and its gradient: in the compute dtype; the named parameters are views of them."""
 
-    names: list[str]
-    parameters: list[nn.Parameter]
+    named: dict[str, nn.Parameter]
     master: Tensor
     gradient: Tensor
     working: Tensor
@@ -26,44 +23,37 @@ class _Group:
 
 
 class FlatParameters:
-    """Owns the storage of a model's parameters from here on.
-
-    dtype: what the model computes in. Every tied tensor is held once.
-    """
+    """Owns the storage of a model's parameters from here on; a tied tensor is held once. dtype: what the model computes in."""
 
     def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
-        parts: tuple[list[Named], list[Named]] = ([], [])
-        for named in model.named_parameters():
-            parts[named[1].ndim < 2].append(named)
+        parts: tuple[dict[str, nn.Parameter], ...] = ({}, {})
+        for name, parameter in model.named_parameters():
+            parts[parameter.ndim < 2][name] = parameter
         self.groups = [_flatten(part, dtype) for part in parts]
         self.mixed = dtype != torch.float32
 
+    @property
     def masters(self) -> list[Tensor]:
-        """The two fp32 vectors that the optimizer updates, each with its fp32 gradient in `.grad`."""
-        for group in self.groups:
-            group.master.grad = group.gradient
+        """The two fp32 vectors that the optimizer updates, matrices first."""
         return [group.master for group in self.groups]
 
     def accumulate(self) -> None:
         """Add the gradients of one backward pass to the fp32 sums. In fp32 autograd has done it."""
         if self.mixed:
             for group in self.groups:
-                group.gradient += group.working_gradient
+                group.gradient.add_(group.working_gradient)
                 group.working_gradient.zero_()
 
-    @torch.no_grad()
-    def gradient_norm(self) -> Tensor:
+    def gradient_norm(self) -> float:
         """The norm of the whole gradient."""
         norms = [torch.linalg.vector_norm(group.gradient) for group in self.groups]
-        total: Tensor = torch.linalg.vector_norm(torch.stack(norms))
-        return total
+        return float(torch.linalg.vector_norm(torch.stack(norms)))
 
-    @torch.no_grad()
     def clip(self, norm: float, limit: float | None) -> None:
-        """Scale the gradient down to `limit` where it is longer."""
+        """Scale the gradient down to `limit` where its norm is larger."""
         if limit is not None and norm > limit:
             for group in self.groups:
-                group.gradient *= limit / norm
+                group.gradient.mul_(limit / norm)
 
     def zero(self) -> None:
         """Forget the gradients."""
@@ -73,19 +63,18 @@ class FlatParameters:
 
     def publish(self) -> None:
         """Copy the masters into what the model computes with, after an update."""
-        if self.mixed:
-            for group in self.groups:
+        for group in self.groups:
+            if self.mixed:
                 group.working.copy_(group.master)
 
     def named_masters(self) -> dict[str, Tensor]:
         """The fp32 weights under the model's own names, as views."""
         tensors: dict[str, Tensor] = {}
         for group in self.groups:
-            pieces = torch.split(group.master, [p.numel() for p in group.parameters])
-            tensors |= {name: piece.view(p.shape) for name, piece, p in zip(group.names, pieces, group.parameters, strict=True)}
+            pieces = torch.split(group.master, [parameter.numel() for parameter in group.named.values()])
+            tensors |= {name: piece.view(p.shape) for (name, p), piece in zip(group.named.items(), pieces, strict=True)}
         return tensors
 
-    @torch.no_grad()
     def load(self, weights: dict[str, Tensor]) -> None:
         """Fill the masters from named fp32 tensors."""
         for name, master in self.named_masters().items():
@@ -94,15 +83,14 @@ class FlatParameters:
 
 
 @torch.no_grad()
-def _flatten(named: list[Named], dtype: torch.dtype) -> _Group:
-    parameters = [parameter for _, parameter in named]
-    sizes = [parameter.numel() for parameter in parameters]
-    master = torch.cat([parameter.detach().float().reshape(-1) for parameter in parameters])
-    gradient = torch.zeros_like(master)
-    mixed = dtype != torch.float32
+def _flatten(named: dict[str, nn.Parameter], dtype: torch.dtype) -> _Group:
+    master = torch.cat([parameter.float().reshape(-1) for parameter in named.values()])
+    master.grad = total = torch.zeros_like(master)
+    mixed, sizes = dtype != torch.float32, [parameter.numel() for parameter in named.values()]
     working = master.to(dtype) if mixed else master
-    working_gradient = torch.zeros_like(working) if mixed else gradient
-    for parameter, weight, grad in zip(parameters, torch.split(working, sizes), torch.split(working_gradient, sizes), strict=True):
-        parameter.data = weight.view(parameter.shape)
-        parameter.grad = grad.view(parameter.shape)
-    return _Group([name for name, _ in named], parameters, master, gradient, working, working_gradient)
+    gradient = torch.zeros_like(working) if mixed else total
+    for parameter, weights, gradients in zip(
+        named.values(), torch.split(working, sizes), torch.split(gradient, sizes), strict=True
+    ):
+        parameter.data, parameter.grad = weights.view(parameter.shape), gradients.view(parameter.shape)
+    return _Group(named, master, total, working, gradient)

@@ -11,10 +11,7 @@ from foretell.training.parameters import FlatParameters
 
 @dataclass
 class Progress:
-    """The counters of a run, as they stand in a checkpoint's training_state.json.
-
-    steps: where the run ends; step: updates done; tokens: tokens learned from.
-    """
+    """The counters of a run, as a checkpoint keeps them. steps: where it ends; step: updates done; tokens: learned from."""
 
     steps: int
     step: int = 0
@@ -37,7 +34,7 @@ class TrainState:
 
     @property
     def is_best(self) -> bool:
-        """No evaluation has given a lower held-out loss than the one after this very step."""
+        """The evaluation after this very step gave the lowest held-out loss so far."""
         return self.progress.best_step == self.progress.step
 
     @property
@@ -63,7 +60,7 @@ class StepReport:
 
 def make_optimizer(parameters: FlatParameters, settings: OptimizerSettings) -> torch.optim.Optimizer:
     """AdamW or Adam over the flat masters, fused; decay on matrices only."""
-    matrices, vectors = parameters.masters()
+    matrices, vectors = parameters.masters
     decay = settings.weight_decay if settings.name == "adamw" else 0.0
     groups = [{"params": [matrices], "weight_decay": decay}, {"params": [vectors], "weight_decay": 0.0}]
     kind = torch.optim.AdamW if settings.name == "adamw" else torch.optim.Adam

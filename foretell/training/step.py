@@ -31,12 +31,11 @@ def train_step(
     The loss is summed over all pieces and divided once by the weight of the whole batch, so that accumulation changes
     nothing. forward: the compiled model, where there is one. Raises NonFiniteLoss and leaves the weights alone.
     """
-    started = time.perf_counter()
+    started, progress = time.perf_counter(), state.progress
     state.model.train()
     total_weight = sum(float(batch.weight_BT.sum()) for batch in micro_batches)
     loss = _accumulate(state, micro_batches, total_weight, forward or state.model)
-    norm = float(state.parameters.gradient_norm())
-    progress = state.progress
+    norm = state.parameters.gradient_norm()
     if not (math.isfinite(loss) and math.isfinite(norm)):
         state.parameters.zero()
         what = f"the loss is not a finite number any more (loss {loss}, gradient norm {norm})"
@@ -49,11 +48,9 @@ def train_step(
     state.optimizer.step()
     state.parameters.publish()
     state.parameters.zero()
-    step_tokens = sum(batch.tokens_BT.numel() for batch in micro_batches)
-    progress.step += 1
-    progress.tokens += step_tokens
-    seconds = time.perf_counter() - started
-    return StepReport(progress.step, progress.tokens, loss, rate, norm, seconds, step_tokens)
+    tokens = sum(batch.tokens_BT.numel() for batch in micro_batches)
+    progress.step, progress.tokens = progress.step + 1, progress.tokens + tokens
+    return StepReport(progress.step, progress.tokens, loss, rate, norm, time.perf_counter() - started, tokens)
 
 
 def _accumulate(state: TrainState, micro_batches: list[Batch], total_weight: float, forward: Callable[..., torch.Tensor]) -> float:

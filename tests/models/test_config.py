@@ -5,7 +5,7 @@ import torch
 
 from foretell.base.errors import SettingError
 from foretell.models.config import ModelSettings, resolve
-from foretell.models.counts import cache_bytes_per_token, flops_per_token, parameter_count
+from foretell.models.counts import flops_per_token, parameter_count
 from foretell.models.gpt import GPT
 
 
@@ -54,4 +54,3 @@ def test_counts_equal_the_model(preset: str, tied: bool) -> None:
         model.logits(torch.zeros(1, 32, dtype=torch.int64)).sum().backward()
     counted = counter.get_total_flops() / 32
     assert flops_per_token(config) == pytest.approx(counted, rel=0.12)  # torch does not count all of attention's backward
-    assert cache_bytes_per_token(config) == 2 * 2 * config.n_kv_head * config.d_head * 4

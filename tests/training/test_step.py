@@ -49,7 +49,7 @@ def test_accumulated_equals_big_batch(preset: str) -> None:
     accumulated = train_step(pieces, split(batch, 3), OPTIMIZER, CONSTANT)
     assert accumulated.loss == pytest.approx(report.loss, rel=1e-6)
     assert accumulated.grad_norm == pytest.approx(report.grad_norm, rel=1e-5)
-    for left, right in zip(whole.parameters.masters(), pieces.parameters.masters(), strict=True):
+    for left, right in zip(whole.parameters.masters, pieces.parameters.masters, strict=True):
         torch.testing.assert_close(left, right, rtol=0, atol=2e-5)
 
 
@@ -74,14 +74,14 @@ def test_flat_adamw_equals_a_plain_one_over_tensors() -> None:
 def test_a_loss_that_is_not_finite_leaves_the_weights_alone() -> None:
     state = new_state()
     train_step(state, [random_batch(1)], OPTIMIZER, CONSTANT)
-    before = [master.clone() for master in state.parameters.masters()]
+    before = [master.clone() for master in state.parameters.masters]
     bad = random_batch(2)
     bad.weight_BT[0, 0] = float("nan")
     with pytest.raises(NonFiniteLoss, match="not a finite number") as caught:
         train_step(state, [bad], OPTIMIZER, CONSTANT)
     assert "learning_rate" in caught.value.cure
     assert state.progress.step == 1
-    assert all(torch.equal(old, new) for old, new in zip(before, state.parameters.masters(), strict=True))
+    assert all(torch.equal(old, new) for old, new in zip(before, state.parameters.masters, strict=True))
     train_step(state, [random_batch(3)], OPTIMIZER, CONSTANT)  # and the bad gradient is forgotten
 
 
@@ -101,7 +101,7 @@ def test_in_bf16_the_masters_are_fp32_and_the_model_is_their_rounding() -> None:
         master = state.parameters.named_masters()[name]
         assert (master.dtype, parameter.dtype) == (torch.float32, torch.bfloat16)
         assert torch.equal(master.bfloat16(), parameter)
-    assert any((m != m.bfloat16().float()).any() for m in state.parameters.masters())
+    assert any((m != m.bfloat16().float()).any() for m in state.parameters.masters)
 
 
 def test_golden_losses(golden_losses: Path, update: bool) -> None:
