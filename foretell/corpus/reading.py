@@ -4,8 +4,10 @@ import gzip
 import io
 import json
 import math
+import re
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any, BinaryIO, cast
 
 from foretell.base.files import digest
@@ -18,6 +20,7 @@ GZIP_BOMB_RATIO, GZIP_BOMB_BYTES = 200, 2**24  # what expands more than that, to
 FORMATS = {".md": "markdown", ".markdown": "markdown", ".htm": "html", ".html": "html", ".xhtml": "html"}
 FORMATS |= {".txt": "text", ".text": "text", ".jsonl": "jsonl", ".ndjson": "jsonl", ".py": "python"}
 SIGNS = {b"<!doctype html": "html", b"<html": "html", b'{"': "jsonl"}  # what a file begins with whose name says nothing
+HTML_CHARSET = re.compile(rb"<meta[^>]{0,200}charset=[\"']?([\w-]+)", re.IGNORECASE)
 TEXT_FIELDS = ("text", "content", "body", "document", "article", "passage", "sentence")
 
 
@@ -143,9 +146,10 @@ def _finite(text: str) -> float | None:
 
 
 def _decode(content: bytes, kind: str = "text") -> str:
-    """UTF-8, with U+FFFD in place of what is not; a page that is not UTF-8 in the encoding that its own words or its look give."""
-    if kind == "html":
-        from trafilatura.utils import decode_file
-
-        return decode_file(content)
-    return content.decode("utf-8-sig", "replace")
+    """UTF-8; else the encoding that a page declares (Latin 1 means cp1252, as in browsers); U+FFFD for what is neither."""
+    with suppress(UnicodeDecodeError):
+        return content.decode("utf-8-sig")
+    declared = HTML_CHARSET.search(content[:HEAD_BYTES]) if kind == "html" else None
+    with suppress(LookupError):  # there may be no such encoding
+        return content.decode(declared[1].decode().lower().replace("iso-8859-1", "cp1252") if declared else "utf-8", "replace")
+    return content.decode("utf-8", "replace")

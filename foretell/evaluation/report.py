@@ -9,7 +9,7 @@ from foretell.base.runs import RunFolder, read_lines
 from foretell.base.units import count, duration, size
 from foretell.interop.huggingface import load_config
 from foretell.models.config import ModelConfig
-from foretell.models.counts import flops_per_token, parameter_count
+from foretell.models.counts import parameter_count
 
 STYLES = (("#3b6ea8", ""), ("#c2571a", "."))  # colour and marker; told apart by colour-blind readers too
 
@@ -45,13 +45,10 @@ def _facts(config: ModelConfig, metrics: list[dict[str, Any]], machine: dict[str
     return {
         "architecture": f"{config.preset}: {config.n_layer} layers, {config.d_model} wide, {heads}",
         "parameters": f"{parameter_count(config):,}",
-        "context": f"{config.context_length} tokens",
-        "vocabulary": f"{config.vocab_size:,} tokens",
-        "steps": f"{last['step']:,}",
-        "tokens learned from": f"{last['tokens']:,}",
+        "context and vocabulary": f"{config.context_length} and {config.vocab_size:,} tokens",
+        "learned from": f"{last['tokens']:,} tokens in {last['step']:,} steps",
         "training time": duration(last["elapsed_seconds"]),
         "speed": f"{count(rates[len(rates) // 2])} tokens per second (median)",
-        "work": f"{flops_per_token(config) * last['tokens'] / 1e12:.3g} TFLOP",
         "peak memory": size(machine["peak_memory_bytes"]),
         "threads": str(machine["threads"]),
     }

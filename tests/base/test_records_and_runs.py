@@ -155,8 +155,8 @@ def test_a_terminal_says_what_it_is_given_and_no_more() -> None:
     said, quiet = StringIO(), StringIO()
     for stream, terminal in ((said, Terminal(stream=said)), (quiet, Terminal(stream=quiet, quiet=True))):
         terminal.say("[bold]:smile: it's [/nothing]")
-        terminal.write("a")
-        terminal.write("b\n")
+        terminal.say("a", end="")
+        terminal.say("b")
         terminal.table(["name", "n"], [["[b]x", "7"], ["y", "12"]])
         terminal.warn("careful")
         assert not terminal.interactive

@@ -109,7 +109,7 @@ def test_the_same_recipe_gives_the_same_bytes(finished: Path, shards_folder: Pat
     assert weights(tmp_path / "again") == weights(finished)
 
 
-@pytest.mark.parametrize("step", sorted(random.Random(1).sample(range(1, 24), 5)))
+@pytest.mark.parametrize("step", sorted(random.Random(1).sample(range(1, 24), 10)))
 def test_stopped_and_resumed_is_bit_for_bit_the_same(finished: Path, shards_folder: Path, tmp_path: Path, step: int) -> None:
     with pytest.raises(Interrupted, match=f"after step {step}") as caught:
         pretrain(recipe_of(shards_folder), tmp_path / "run", quiet(), extra=(StopAt(step),))
