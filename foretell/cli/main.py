@@ -62,6 +62,7 @@ class Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 ok · 1 failed · 2 wrong usage · 3 will not fit · 130 interrupted."""
     words = list(sys.argv[1:] if argv is None else argv)
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # torch's threads wait briefly: with the default a busy machine is 20x slower
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a model may write what this terminal's encoding has no sign for
     try:

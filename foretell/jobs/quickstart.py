@@ -27,7 +27,7 @@ from foretell.models.config import ModelConfig, resolve
 from foretell.planning.advise import SHAPES, Plan, best_plan, vocabulary_size
 from foretell.training.state import StepReport, TrainState
 
-SOURCE_BYTES_PER_MINUTE = 8e6  # raw text that a minute of the road can take in: preparation stays a small part of the time
+SOURCE_BYTES_PER_MINUTE = 16e6  # raw text that a minute of the road can take in: preparation stays a small part of the time
 LEAST_BYTES = 20_000  # below this not even a small vocabulary is supported
 HELD_OUT_BYTES = 400_000  # enough to tell models apart by half a percent
 END_SECONDS = 6.0  # samples, report and card
