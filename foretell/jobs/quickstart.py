@@ -3,6 +3,7 @@
 import shlex
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from foretell.jobs.pretrain import pretrain
 from foretell.jobs.recipe import Recipe, load_recipe
 from foretell.jobs.shards import build_shards
 from foretell.jobs.tokenizer import train_tokenizer
-from foretell.models.config import ModelConfig, resolve
+from foretell.models.config import resolve
 from foretell.planning.advise import SHAPES, Plan, best_plan, vocabulary_size
 from foretell.training.state import StepReport, TrainState
 
@@ -42,9 +43,8 @@ def quickstart(sources: list[str], out: Path | None, minutes: float, terminal: T
     require_new(run)
     try:
         overrides, facts = _prepare_text(sources, run, minutes, terminal)
-        plan, recipe = _plan(overrides, run, end_at_seconds, terminal)
-        scoring_seconds = 0.6 * ShardReader(run / "shards").held_out.tokens / plan.tokens_per_second  # forward only, but in fp32
-        deadline = keep_to_time(end_at_seconds - END_SECONDS - scoring_seconds)
+        recipe = _plan(overrides, run, end_at_seconds, terminal)
+        deadline = keep_to_time(end_at_seconds - END_SECONDS, ShardReader(run / "shards").held_out.tokens)
         results = pretrain(recipe, run, terminal, extra=(deadline,), **facts)
     except BaseException:
         if run.exists() and not (run / "recipe.toml").exists():
@@ -57,41 +57,44 @@ def quickstart(sources: list[str], out: Path | None, minutes: float, terminal: T
     return results
 
 
-def keep_to_time(end_at_seconds: float) -> Callable[[TrainState, StepReport], None]:
-    """An observer that moves the run's last step with the speed that the machine really gives."""
-    started_at_seconds = time.monotonic()
+def keep_to_time(end_at_seconds: float, held_out_tokens: int) -> Callable[[TrainState, StepReport], None]:
+    """An observer that moves the run's last step with the speed that the machine really gives, scoring at the end included."""
+    then_seconds, then_step, mean_seconds = time.monotonic(), 0, 0.0
 
     def observe(state: TrainState, report: StepReport) -> None:
-        progress, now = state.progress, time.monotonic()
-        if report.step % 10 == 0 and 0.05 < report.step / progress.steps < 0.95:
-            seconds_per_step = (now - started_at_seconds) / report.step
-            steps = report.step + max(1, int((end_at_seconds - now) / seconds_per_step))
-            if abs(steps - progress.steps) > 0.02 * progress.steps:
-                progress.steps = steps
+        nonlocal then_seconds, then_step, mean_seconds
+        progress, now, step = state.progress, time.monotonic(), report.step
+        if step % 10:
+            return
+        recent_seconds = (now - then_seconds) / (step - then_step)
+        mean_seconds = 0.8 * mean_seconds + 0.2 * recent_seconds if mean_seconds else recent_seconds
+        then_seconds, then_step = now, step
+        scoring_seconds = 0.6 * mean_seconds * held_out_tokens / report.step_tokens  # forward only, but in fp32
+        steps = step + max(1, int((end_at_seconds - scoring_seconds - now) / mean_seconds))
+        if 0.05 < step / progress.steps < 0.95 and abs(steps - progress.steps) > 0.02 * progress.steps:
+            progress.steps = steps
 
     return observe
 
 
 def _prepare_text(sources: list[str], run: Path, minutes: float, terminal: Terminal) -> tuple[list[str], dict[str, Any]]:
-    terminal.say("1 · text", style="bold")
-    if not sources:
-        terminal.say("no SOURCE given: the text of this Python's standard library")
+    named = ", ".join(sources) or "the text of this Python's standard library"
+    terminal.say(f"1 · text: {named}", style="bold")
     recipe, limit = load_recipe("quickstart"), int(SOURCE_BYTES_PER_MINUTE * minutes)
     manifest = build_corpus(sources or standard_library_sources(), run / "corpus", recipe.corpus, terminal, sample_bytes=limit)
     text_bytes = manifest["totals"]["bytes"]
     if text_bytes < LEAST_BYTES:
         what = f"there is too little text to learn from: {size(text_bytes)}, where {size(LEAST_BYTES)} are the least"
-        raise DataError(what, where=", ".join(sources), cure="give more text; a model of some use needs a megabyte")
+        raise DataError(what, where=named, cure="give more text; a model of some use needs a megabyte")
     vocab_size, held_out = vocabulary_size(text_bytes), min(0.05, max(0.005, HELD_OUT_BYTES / text_bytes))
-    terminal.say("2 · tokens", style="bold")
-    terminal.say(f"vocabulary of {vocab_size} tokens ← {size(text_bytes)} of text")
+    terminal.say(f"2 · tokens: a vocabulary of {vocab_size} ← {size(text_bytes)} of text", style="bold")
     train_tokenizer(run / "corpus", run / "tokenizer", recipe.tokenizer.replace(vocab_size=vocab_size), terminal)
     build_shards(run / "corpus", run / "tokenizer", run / "shards", recipe.data.replace(held_out=held_out), terminal)
-    facts = {"documents": manifest["totals"]["documents"], "sources": ", ".join(sources) or "the Python standard library"}
+    facts = {"documents": manifest["totals"]["documents"], "sources": named}
     return [f"tokenizer.vocab_size={vocab_size}", f"data.held_out={held_out}", f"data.shards={run / 'shards'}"], facts
 
 
-def _plan(overrides: list[str], run: Path, end_at_seconds: float, terminal: Terminal) -> tuple[Plan, Recipe]:
+def _plan(overrides: list[str], run: Path, end_at_seconds: float, terminal: Terminal) -> Recipe:
     """Choose the model that is expected to do best in the time that is left, by a few real steps of each candidate."""
     terminal.say("3 · plan", style="bold")
     shards, device, recipe = ShardReader(run / "shards"), default_device(), load_recipe("quickstart", overrides)
@@ -100,10 +103,7 @@ def _plan(overrides: list[str], run: Path, end_at_seconds: float, terminal: Term
     terminal.say(f"precision {precision} ← {reason}; {threads} threads on {device}")
     context = min(recipe.model.context_length or 256, max(16, tokens // 64))
     micro_batch = recipe.training.micro_batch
-
-    def speed(config: ModelConfig) -> float:
-        return tokens_per_second(config, micro_batch=micro_batch, precision=precision, device=device)
-
+    speed = partial(tokens_per_second, micro_batch=micro_batch, precision=precision, device=device)
     shapes = (recipe.model.replace(n_layer=layers, d_model=width, context_length=context) for layers, width in SHAPES)
     configs = (resolve(model, shards.manifest.vocab_size)[0] for model in shapes)
     seconds = max(5.0, end_at_seconds - time.monotonic() - END_SECONDS - 10)
@@ -116,7 +116,7 @@ def _plan(overrides: list[str], run: Path, end_at_seconds: float, terminal: Term
     chosen += [f"schedule.warmup_steps={min(50, 1 + plan.steps // 20)}", f"training.log_every={1 + plan.steps // 200}"]
     often = {"evaluate": 12, "sample": 6, "checkpoint": 4}
     chosen += [f"training.{name}_every={max(10, plan.steps // times)}" for name, times in often.items()]
-    return plan, load_recipe("quickstart", overrides + chosen)
+    return load_recipe("quickstart", overrides + chosen)
 
 
 def _row(plan: Plan) -> list[str]:
