@@ -3,6 +3,7 @@
 The public names are fetched when they are first used, so that importing the package imports nothing else.
 """
 
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ def __getattr__(name: str) -> Any:
     """Fetch a public name from foretell.api (PEP 562)."""
     if name not in __all__:
         raise AttributeError(f"module 'foretell' has no attribute {name!r}")
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # read when torch is loaded; see foretell/cli/main.py
     from foretell import api
 
     return getattr(api, name)

@@ -47,9 +47,9 @@ def load(folder: str | Path) -> Model:
 def pretrain(recipe: str | Mapping[str, Any], *, out: str | Path | None = None, resume: bool = False, quiet: bool = True) -> Any:
     """Train from a recipe: a TOML file, a bundled name, or a mapping of sections. Returns where the model is and its score."""
     settings = load_recipe(recipe) if isinstance(recipe, str) else Recipe.model_validate(recipe)
-    return pretraining.pretrain(settings, Path(out) if out else None, Terminal(quiet=quiet), resume=resume)
+    return pretraining.pretrain(settings, Path(out) if out else None, Terminal(quiet=quiet), () if resume else None)
 
 
-def evaluate(model: str | Path, texts: list[str | Path], *, quiet: bool = True) -> dict[str, Any]:
+def evaluate(model: str | Path, *texts: str | Path) -> dict[str, Any]:
     """Loss, perplexity and bits per byte of text files."""
-    return evaluation.evaluate(Path(model), [Path(text) for text in texts], None, Terminal(quiet=quiet))
+    return evaluation.evaluate(Path(model), [Path(text) for text in texts], None, Terminal(json=True, quiet=True))

@@ -17,10 +17,10 @@ QUIET_INTERVAL_SECONDS = 10.0  # without a terminal: one line per interval, so t
 
 
 class Terminal:
-    """Human output; quiet: nothing but warnings. json: on standard error, so that standard output holds only results."""
+    """Human output; quiet: only warnings and results. json: on standard error, so that standard output holds only results."""
 
     def __init__(self, *, quiet: bool = False, json: bool = False, stream: TextIO | None = None) -> None:
-        self.quiet, self._stream = quiet, stream or (sys.stderr if json else sys.stdout)
+        self.quiet, self._silent, self._stream = quiet, quiet and json, stream or (sys.stderr if json else sys.stdout)
 
     @cached_property
     def console(self) -> "Console":
@@ -34,16 +34,16 @@ class Terminal:
         """A person watches: a live display makes sense."""
         return self.console.is_terminal and not self.quiet
 
-    def say(self, text: str = "", style: str | None = None, end: str = "\n") -> None:
-        """Plain text, at once (never read as markup: it may hold anybody's data)."""
-        if not self.quiet:
+    def say(self, text: str = "", style: str | None = None, end: str = "\n", result: bool = False) -> None:
+        """Plain text, at once (never read as markup: it may hold anybody's data). result: it is what was asked for."""
+        if not self.quiet or (result and not self._silent):
             self.console.print(text, style=style, end=end, markup=False, emoji=False)
 
     def warn(self, text: str) -> None:
         """One line that is said even when quiet."""
         self.console.print(f"note: {text}", style="yellow", markup=False, emoji=False)
 
-    def table(self, columns: list[str], rows: list[list[str]]) -> None:
+    def table(self, columns: list[str], rows: list[list[str]], result: bool = False) -> None:
         """A plain table; numbers are right-aligned by their look."""
         from rich.table import Table
         from rich.text import Text
@@ -54,7 +54,7 @@ class Terminal:
             table.add_column(column, justify="right" if rows and numeric else "left", overflow="fold")
         for row in rows:
             table.add_row(*map(Text, row))
-        if not self.quiet:
+        if not self.quiet or (result and not self._silent):
             self.console.print(table)
 
     @contextmanager

@@ -3,6 +3,9 @@
 import itertools
 import json
 import os
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,7 @@ class RunFolder:
         self.path, self.recipe, self.log = path, path / "recipe.toml", path / "log.txt"
         self.metrics, self.samples, self.tensorboard = path / "metrics.jsonl", path / "samples.jsonl", path / "tensorboard"
         self.checkpoints, self.model = path / "checkpoints", path / "model"
-        self.evaluation, self.report = path / "evaluation.json", path / "report.html"
+        self.evaluation, self.report, self.facts = path / "evaluation.json", path / "report.html", path / "facts.json"
 
     @classmethod
     def create(cls, path: Path) -> "RunFolder":
@@ -39,10 +42,15 @@ class RunFolder:
         sweep_partial(path)
         return run
 
-    def write_log(self, text: str) -> None:
-        """Add to log.txt."""
-        with translated_write_errors(self.log), self.log.open("a", encoding="utf-8") as stream:
-            stream.write(text + "\n")
+    @contextmanager
+    def logged(self) -> Iterator[None]:
+        """An error inside also leaves its traceback in log.txt."""
+        try:
+            yield
+        except Exception:
+            with suppress(OSError), self.log.open("a", encoding="utf-8") as stream:  # the disk may be what is wrong
+                traceback.print_exc(file=stream)
+            raise
 
 
 def numbered(parent: Path, name: str) -> Path:

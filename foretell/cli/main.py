@@ -120,8 +120,6 @@ commands:
 def _found(verb: str) -> tuple[str, str]:
     if verb in COMMANDS:
         return COMMANDS[verb]
-    if verb.startswith("-"):
-        raise SettingError(f"the option {verb} stands before the command", where="command line", cure="foretell COMMAND [options]")
     near = difflib.get_close_matches(verb, COMMANDS, n=1)
     cure = f"did you mean foretell {near[0]}?" if near else "foretell --help lists the commands"
     raise SettingError(f"there is no command '{verb}'", where="command line", cure=cure)

@@ -22,4 +22,4 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> object:
 
     from foretell.jobs.pretrain import pretrain  # torch: only once the recipe is known to be right
 
-    return pretrain(recipe, arguments.out, terminal, resume=arguments.resume)
+    return pretrain(recipe, arguments.out, terminal, arguments.overrides if arguments.resume else None)

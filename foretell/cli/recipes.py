@@ -18,9 +18,11 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> object:
 
     if "name" in arguments:
         text = read_text(find(arguments.name))
-        terminal.say(text, end="")
+        terminal.say(text, end="", result=True)
         return {"name": arguments.name, "text": text}
     recipes = bundled()
-    terminal.table([*recipes[0]], [[*recipe.values()] for recipe in recipes])
-    terminal.say("\n`foretell recipes show NAME` prints one; `foretell pretrain NAME data.shards=DIR --out RUN` runs it.")
+    for recipe in recipes:
+        needs = " · ".join(f"{name} {recipe[name]}" for name in ("hardware", "time", "memory", "score"))
+        terminal.say(f"{recipe['name']:12}  {recipe['title']}\n{'':12}  {needs}\n", result=True)
+    terminal.say("`foretell recipes show NAME` prints one; `foretell pretrain NAME data.shards=DIR --out RUN` runs it.")
     return recipes

@@ -14,16 +14,11 @@ from foretell.data.shards import Split
 
 @dataclass(frozen=True)
 class Batch:
-    """B windows of T tokens, each with the token that follows it.
-
-    tokens_BT, targets_BT: int64 ids. weight_BT: float32, 0 where the target is not to be counted.
-    document_BT: int64 number (in the split) of the document that the target belongs to.
-    """
+    """B windows of T tokens, each with the token that follows it. weight_BT: float32, 0 where the target is not to be counted."""
 
     tokens_BT: torch.Tensor
     targets_BT: torch.Tensor
     weight_BT: torch.Tensor
-    document_BT: torch.Tensor
 
 
 class TrainBatches:
@@ -65,6 +60,5 @@ def _batch(split: Split, first_targets: NDArray[np.int64], length: int) -> Batch
     stream = np.full(positions.shape, split.end_of_text)
     for row, there, wanted in zip(stream, inside, positions, strict=True):
         row[there] = split.read(int(wanted[there][0]), int(there.sum()))
-    document = split.document_at(np.minimum(positions[:, 1:], split.tokens - 1))
     weight = inside[:, 1:].astype(np.float32)
-    return Batch(*(torch.from_numpy(part.copy()) for part in (stream[:, :-1], stream[:, 1:], weight, document)))
+    return Batch(*(torch.from_numpy(part.copy()) for part in (stream[:, :-1], stream[:, 1:], weight)))

@@ -105,7 +105,7 @@ def text_batches(tokens_N: NDArray[np.int64], start: int, context_length: int, m
     weight_WT = (torch.arange(windows * width) < len(tokens_N)).float().view(windows, width)
     for first in range(0, windows, micro_batch):
         rows = slice(first, first + micro_batch)
-        yield Batch(tokens_WT[rows], targets_WT[rows], weight_WT[rows], torch.zeros_like(tokens_WT[rows]))
+        yield Batch(tokens_WT[rows], targets_WT[rows], weight_WT[rows])
 
 
 def protocol(context_length: int, precision: str) -> str:

@@ -1,6 +1,7 @@
 """report.html and the model card of a run, made only from the files in its folder."""
 
 import io
+import re
 from typing import Any
 
 from foretell.base.files import write_text
@@ -21,7 +22,7 @@ def write_report(run: RunFolder, data: dict[str, Any], machine: dict[str, Any]) 
         "name": run.path.name,
         "scores": [{"name": name.removeprefix("held_out_").replace("_", " "), **score} for name, score in scores.items()],
         "samples": read_lines(run.samples)[::-1],
-        "recipe": run.recipe.read_text(encoding="utf-8"),
+        "recipe": re.sub(r"(?m)^(shards|start_from) = .*\n", "", run.recipe.read_text(encoding="utf-8")),  # nobody's private paths
         "facts": _facts(load_config(run.model), metrics, machine),
         "data": {key.replace("_", " "): f"{value:,}" if isinstance(value, int) else value for key, value in data.items()},
         "loss_svg": _curves(metrics, {"loss": "training", "held_out_loss": "held-out"}, shared="loss (nats per token)"),

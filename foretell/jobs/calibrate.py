@@ -25,7 +25,7 @@ def tokens_per_second(
     state = TrainState(model, parameters, make_optimizer(parameters, optimizer), Progress(steps=10**9))
     generator = torch.Generator().manual_seed(0)
     tokens_BT = torch.randint(0, config.vocab_size, (micro_batch, config.context_length), generator=generator)
-    batch = Batch(tokens_BT, tokens_BT, torch.ones(tokens_BT.shape), torch.zeros_like(tokens_BT))
+    batch = Batch(tokens_BT, tokens_BT, torch.ones(tokens_BT.shape))
     train_step(state, [batch], optimizer, schedule)
     deadline, taken = time.perf_counter() + seconds, list[float]()
     while time.perf_counter() < deadline or len(taken) < 3:

@@ -60,10 +60,10 @@ def show_corpus(folder: Path, terminal: Terminal, *, dropped: bool, reason: str 
         cure = f"its reasons: {', '.join(counts) or 'none'}"
         raise SettingError(f"nothing was left out for {reason!r}", where=str(folder), cure=cure)
     items: Items = read_dropped(folder) if dropped or reason else read_documents(folder)
-    shown = list(islice((asdict(item) for item in items if reason in (None, getattr(item, "reason", None))), limit))
+    shown = list(islice((asdict(item) for item in items if reason in (None, getattr(item, "reason", None))), max(0, limit)))
     for record in shown:
-        terminal.say(f"{record.get('reason', record['id'])}  {record['source']}", "bold")
-        terminal.say(f"{excerpt(record.get('text') or record.get('excerpt', ''))}\n")
+        terminal.say(f"{record.get('reason', record['id'])}  {record['source']}", "bold", result=True)
+        terminal.say(f"{excerpt(record.get('text') or record.get('excerpt', ''))}\n", result=True)
     return shown
 
 

@@ -1,26 +1,24 @@
 """After the last step: the finished model directory, its held-out score, the report and the card."""
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from foretell.base.console import Terminal
 from foretell.base.files import atomic_path, remove, seal, write_text
-from foretell.base.records import dump
+from foretell.base.records import dump, read_json
 from foretell.base.settings import dump_settings
-from foretell.base.units import duration
+from foretell.base.units import count, duration
 from foretell.compute.device import peak_bytes
-from foretell.data.batches import Batch, held_out_windows
+from foretell.data.batches import held_out_windows
 from foretell.evaluation.perplexity import Score, protocol, score_batches
 from foretell.evaluation.report import write_report
-from foretell.interop.huggingface import load_model, read_tensors, save_model, write_provenance
-from foretell.interop.names import from_hugging_face
+from foretell.interop.huggingface import load_model, save_model, write_provenance
 from foretell.jobs.prepare import Prepared
 from foretell.training.checkpoint import checkpoint_path
 
 
-def finish_run(prepared: Prepared, terminal: Terminal, facts: dict[str, Any]) -> dict[str, Any]:
+def finish_run(prepared: Prepared, terminal: Terminal) -> dict[str, Any]:
     """Write what a finished run leaves, score it on all held-out text, and return the results."""
     run, progress, config = prepared.run, prepared.state.progress, prepared.state.model.config
     recipe = prepared.recipe.model_copy(update={"training": prepared.recipe.training.replace(steps=progress.steps)})
@@ -28,18 +26,21 @@ def finish_run(prepared: Prepared, terminal: Terminal, facts: dict[str, Any]) ->
     step, weights = progress.step, prepared.state.parameters.named_masters()
     if recipe.training.patience is not None and progress.best_step not in (None, step):
         path = checkpoint_path(run.checkpoints, progress.best_step or step)
-        step, weights = progress.best_step or step, from_hugging_face(read_tensors(path), config, str(path))
+        step, weights = progress.best_step or step, load_model(path).state_dict()  # digests verified
         terminal.say(f"the model of step {step}, with the best held-out loss, is kept")
-    data, digest = _data_facts(prepared) | facts, hashlib.sha256(dump_settings(recipe).encode()).hexdigest()
-    remove(run.model)  # a resumed run that was complete writes the same again
+    portable = recipe.model_copy(update={"data": recipe.data.replace(shards=None)})  # the same on every machine
+    data, digest = _data_facts(prepared) | read_json(run.facts), hashlib.sha256(dump_settings(portable).encode()).hexdigest()
     with atomic_path(run.model) as partial:
         partial.mkdir()
         save_model(partial, prepared.state.model, prepared.tokenizer, weights)
         write_provenance(partial, {"step": step, "tokens": progress.tokens, "recipe_sha256": digest, "data": data})
         seal(partial)
+        remove(run.model)  # of a run that was complete, and was resumed: only now that the new one is whole
     score, how = score_held_out(prepared, run.model, terminal), protocol(config.context_length, "fp32")
     write_text(run.evaluation, dump({"metrics": score.to_metrics(how)}, indent=2))
-    write_report(run, data, {"peak_memory_bytes": peak_bytes(), "threads": prepared.environment["threads"]})
+    write_report(
+        run, data, {"peak_memory_bytes": max(progress.peak_bytes, peak_bytes()), "threads": prepared.environment["threads"]}
+    )
     told = f"loss {score.loss:.4f}, perplexity {score.perplexity:.2f}, {score.bits_per_byte:.4f} bits per byte"
     terminal.say(f"held-out: {told} ({how})\ntrained {progress.step:,} steps in {duration(progress.elapsed_seconds)}")
     places = {"run": str(run.path), "model": str(run.model), "report": str(run.report)}
@@ -49,20 +50,14 @@ def finish_run(prepared: Prepared, terminal: Terminal, facts: dict[str, Any]) ->
 def score_held_out(prepared: Prepared, folder: Path, terminal: Terminal) -> Score:
     """The finished model, read back from disk, on all held-out text in fp32."""
     model, split = load_model(folder).to(prepared.device), prepared.shards.held_out
+    terminal.say(f"scoring {count(split.tokens)} tokens of held-out text")
     windows = held_out_windows(split, model.config.context_length, prepared.recipe.evaluation.micro_batch)
-    with terminal.progress("scoring held-out text", split.tokens, "tokens") as bar:
-
-        def batches() -> Iterator[Batch]:
-            for batch in windows:
-                yield batch
-                bar.advance(batch.tokens_BT.numel())
-
-        return score_batches(model, batches(), prepared.tokenizer.byte_lengths())
+    return score_batches(model, windows, prepared.tokenizer.byte_lengths())
 
 
 def _data_facts(prepared: Prepared) -> dict[str, Any]:
     manifest = prepared.shards.manifest
-    facts = {"shards": str(prepared.shards.path), "tokenizer_sha256": manifest.tokenizer, "held_out": manifest.held_out.method}
+    facts = {"tokenizer_sha256": manifest.tokenizer, "held_out": manifest.held_out.method}
     for name, split in manifest.splits.items():
         facts |= {f"{name}_{what}": getattr(split, what) for what in ("tokens", "documents", "bytes")}
     return facts

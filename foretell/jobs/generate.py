@@ -38,7 +38,7 @@ def generate(model: Path, prompts: list[str], settings: GenerationSettings, term
 
 def read_prompts(source: str) -> list[str]:
     """One prompt a line, from a file or '-'. Raises SettingError when there is none."""
-    if source != "-" and not Path(source).is_file():
+    if source != "-" and not Path(source).exists():
         raise SettingError("there is no such file", where=f"--input {source}", cure="give a file with one prompt a line")
     text = sys.stdin.read() if source == "-" else read_text(Path(source))
     prompts = [line for line in text.splitlines() if line.strip()]
@@ -49,15 +49,15 @@ def read_prompts(source: str) -> list[str]:
 
 def _one(engine: Engine, prompt: str, settings: GenerationSettings, terminal: Terminal, explained: bool) -> dict[str, Any]:
     text, tokens = "", list[dict[str, Any]]()
-    terminal.say("" if explained else prompt, style="bold", end="")
+    terminal.say("" if explained else prompt, style="bold", end="", result=True)
     for event in engine.stream(prompt, settings, alternatives=ALTERNATIVES if explained else 0):
         tokens.append(asdict(event))
         if explained:
-            terminal.say(explain(event, len(tokens), prompt + text, engine.tokenizer.token_text(event.token)))
+            terminal.say(explain(event, len(tokens), prompt + text, engine.tokenizer.token_text(event.token)), result=True)
         else:
-            terminal.say(event.text, end="")
+            terminal.say(event.text, end="", result=True)
         text += event.text
     reason, seed = tokens[-1]["finish_reason"], None if settings.strategy == "greedy" else settings.seed
-    terminal.say(f"\n{prompt}{text}" if explained else "")
+    terminal.say(f"\n{prompt}{text}" if explained else "", result=True)
     terminal.say(f"({len(tokens)} tokens; ended: {ENDINGS[reason]})", style="dim")
     return {"prompt": prompt, "text": text, "finish_reason": reason, "seed": seed, "tokens": tokens}

@@ -1,5 +1,6 @@
 """Before the first step: resolve the recipe, refuse what cannot work, build or restore the state."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,14 +8,14 @@ from typing import Any
 import torch
 
 from foretell.base.console import Terminal
-from foretell.base.errors import ModelError, SettingError
-from foretell.base.files import write_text
+from foretell.base.errors import DataError, ModelError, SettingError
+from foretell.base.files import digest, write_text
 from foretell.base.runs import RunFolder
 from foretell.base.settings import changed_keys, dump_settings, load_settings
 from foretell.base.units import count, size
 from foretell.compute.device import DTYPES, Precision, available_bytes, choose_precision, default_device, set_threads
 from foretell.data.batches import TrainBatches
-from foretell.data.shards import ShardReader
+from foretell.data.shards import Manifest, ShardReader
 from foretell.interop.huggingface import load_config, load_model
 from foretell.jobs.recipe import Recipe
 from foretell.models.config import ModelConfig, ModelSettings, resolve
@@ -26,6 +27,7 @@ from foretell.training.checkpoint import newest_checkpoint, read_state, restore
 from foretell.training.parameters import FlatParameters
 from foretell.training.state import Progress, TrainState, make_optimizer
 
+Resume = Sequence[str] | None  # key=value changes with which to continue a run; absent: begin one
 FIXED = ("data.shards", "model.", "training.seed", "training.batch_tokens", "training.precision")
 HARMLESS = ("training.log", "training.checkpoint", "training.keep", "training.sample", "training.tensorboard")
 
@@ -45,18 +47,17 @@ class Prepared:
     environment: dict[str, Any]
 
 
-def prepare(recipe: Recipe, path: Path, terminal: Terminal, *, resume: bool) -> Prepared:
+def prepare(recipe: Recipe, path: Path, terminal: Terminal, resume: Resume) -> Prepared:
     """Everything up to the first step. Raises ForetellError and leaves nothing behind."""
-    found = newest_checkpoint(path / "checkpoints") if resume else None
-    run, changed = (RunFolder.open(path) if resume else None), set[str]()
-    if run is not None:
-        recipe, changed = _continued(recipe, run, terminal)
+    found, run, changed = None, None, set[str]()
+    if resume is not None:
+        found, run = newest_checkpoint(path / "checkpoints"), RunFolder.open(path)
+        recipe, changed = _continued(run, resume, terminal)
         if found is None:
             terminal.warn("the run has no checkpoint yet: it begins again from its first step")
     shards = _open_shards(recipe)
     tokenizer = shards.tokenizer()
-    if run is None:
-        shards.verify()
+    shards.verify()
     device = default_device() if recipe.training.device == "auto" else torch.device(recipe.training.device)
     threads = set_threads(recipe.training.threads)
     begin = found or recipe.model.start_from
@@ -67,16 +68,21 @@ def prepare(recipe: Recipe, path: Path, terminal: Terminal, *, resume: bool) -> 
     TrainBatches(shards.train, recipe.training.seed, config.context_length)  # refuses text that is too short
     memory = training_memory(config, micro_batch=recipe.training.micro_batch, precision=precision)
     require_memory(memory, available_bytes(device), config, recipe.training.micro_batch)
-    recipe = _resolved(recipe, config, precision, batch_tokens, threads)
+    recipe = _resolved(recipe, config, shards.manifest, precision=precision, batch_tokens=batch_tokens, threads=threads)
     environment = {"threads": threads, "device": str(device), "torch": torch.__version__, "compile": recipe.training.compile}
-    state = _build_state(recipe, begin, config, device, precision)
+    environment["shards"] = digest(shards.path / "manifest.json")
+    state = _build_state(recipe, None if found else begin, config, device, precision)
     if found is not None:
         for key, was in read_state(found)[1].items():
+            if key == "shards" and was != environment[key]:
+                raise DataError("these are not the shards that the run began with", where=str(shards.path), cure="restore them")
             if was != environment.get(key):
                 terminal.warn(f"{key} was {was}, is {environment.get(key)} now: the run goes on, but not bit for bit")
         restore(found, state)
         if "training.steps" in changed:
             state.progress.steps = recipe.training.steps
+        if "training.patience" in changed:  # the best step so far may have no checkpoint
+            state.progress.best_step = state.progress.best_held_out_loss = None
     run = run or RunFolder.create(path)
     write_text(run.recipe, dump_settings(recipe))
     if not state.finished:
@@ -116,13 +122,14 @@ def _batch_tokens(recipe: Recipe, context: int) -> int:
     return tokens
 
 
-def _resolved(recipe: Recipe, config: ModelConfig, precision: Precision, batch_tokens: int, threads: int) -> Recipe:
+def _resolved(recipe: Recipe, config: ModelConfig, text: Manifest, **training: Any) -> Recipe:
     """The recipe with every derived value written out, so that it gives the same run wherever it is read."""
     names = ("preset", "n_layer", "n_head", "n_kv_head", "d_model", "d_head", "d_ff", "context_length", "tied")
     start, shards = (path.resolve() if path else None for path in (recipe.model.start_from, recipe.data.shards))
     model = recipe.model.replace(size=None, start_from=start, **{name: getattr(config, name) for name in names})
-    training = recipe.training.replace(precision=precision, batch_tokens=batch_tokens, threads=threads)
-    return recipe.model_copy(update={"model": model, "training": training, "data": recipe.data.replace(shards=shards)})
+    data = recipe.data.replace(shards=shards, held_out=text.held_out.fraction)
+    sections = {"model": model, "data": data, "tokenizer": recipe.tokenizer.replace(vocab_size=text.vocab_size)}
+    return recipe.model_copy(update={**sections, "training": recipe.training.replace(**training)})
 
 
 def _build_state(recipe: Recipe, begin: Path | None, config: ModelConfig, device: torch.device, precision: Precision) -> TrainState:
@@ -137,15 +144,9 @@ def _build_state(recipe: Recipe, begin: Path | None, config: ModelConfig, device
     return TrainState(model, parameters, make_optimizer(parameters, recipe.optimizer), Progress(steps=recipe.training.steps))
 
 
-def _continued(given: Recipe, run: RunFolder, terminal: Terminal) -> tuple[Recipe, set[str]]:
-    """The run's own recipe with what the user set differently now, and those keys. Raises SettingError for what may not change."""
-    saved = load_settings(Recipe, run.recipe)
-    merged, written = saved.model_dump(exclude_none=True), given.model_dump(exclude_unset=True, exclude_none=True)
-    for section, values in written.items():
-        for name, value in values.items():
-            if value != "auto" and name != "size":  # those two are words for what the saved recipe has resolved
-                merged[section][name] = value.resolve() if isinstance(value, Path) else value
-    after = Recipe.model_validate(merged)
+def _continued(run: RunFolder, overrides: Sequence[str], terminal: Terminal) -> tuple[Recipe, set[str]]:
+    """The run's own recipe with `key=value` changes, and the changed keys. Raises SettingError for what may not change."""
+    saved, after = load_settings(Recipe, run.recipe), load_settings(Recipe, run.recipe, overrides)
     changes = changed_keys(saved, after)
     for key, (was, now) in changes.items():
         if key.startswith(FIXED):

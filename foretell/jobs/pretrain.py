@@ -1,6 +1,6 @@
 """The job of pretraining: shards and a recipe in, a run folder with a finished model out. Also continues a run exactly."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -10,13 +10,15 @@ import torch
 
 from foretell.base.console import Terminal
 from foretell.base.errors import Interrupted, SettingError
+from foretell.base.files import write_text
+from foretell.base.records import dump
 from foretell.base.runs import append_record, keep_until, numbered
 from foretell.compute.device import measured_peak
 from foretell.data.batches import TrainBatches, held_out_windows
-from foretell.evaluation.perplexity import Score, score_batches
+from foretell.evaluation.perplexity import score_batches
 from foretell.generation.engine import Engine
 from foretell.jobs.finish import finish_run
-from foretell.jobs.prepare import Prepared, prepare
+from foretell.jobs.prepare import Prepared, Resume, prepare
 from foretell.jobs.recipe import Recipe
 from foretell.models.counts import flops_per_token
 from foretell.models.gpt import GPT
@@ -28,33 +30,38 @@ from foretell.training.state import StepReport, TrainState
 from foretell.training.step import NonFiniteLoss, train_step
 
 SAMPLE_TOKENS = 32
+Facts = dict[str, Any] | None
 
 
 def pretrain(
-    recipe: Recipe, out: Path | None, terminal: Terminal, *, resume: bool = False, extra: tuple[Observer, ...] = (), **facts: Any
+    recipe: Recipe, out: Path | None, terminal: Terminal, resume: Resume = None, extra: Sequence[Observer] = (), facts: Facts = None
 ) -> dict[str, Any]:
     """Train a model; return where it lies and how it scores. Raises ForetellError; Interrupted after a checkpoint.
 
-    extra: observers of the caller. facts: what the caller knows of the text, for card and report.
+    resume: continue the run in `out` with its own recipe and these key=value changes; absent: begin. extra: observers of
+    the caller. facts: what the caller knows of the text, for card and report.
     """
-    if resume and out is None:
+    if resume is not None and out is None:
         raise SettingError("which run is to be continued?", where="command line", cure="add --out RUN")
     folder = out or numbered(Path("runs"), "pretrain")
-    prepared = prepare(recipe, folder, terminal, resume=resume)
+    prepared = prepare(recipe, folder, terminal, resume)
     run, state = prepared.run, prepared.state
     if state.finished:
         terminal.say(f"this run is complete: {state.progress.step} of {state.progress.steps} steps")
     else:
-        _train(prepared, terminal, extra)
+        if not run.facts.exists():
+            write_text(run.facts, dump(facts or {}))
+        with run.logged():
+            _train(prepared, terminal, extra)
     if state.progress.stop_reason == "interrupted":
         cure = f"foretell pretrain {run.recipe} --out {run.path} --resume"
         raise Interrupted(f"stopped after step {state.progress.step}, everything is saved", where=str(run.path), cure=cure)
     if state.progress.stop_reason == "early_stop":
         terminal.say(f"stopped early: no better held-out loss since step {state.progress.best_step}")
-    return finish_run(prepared, terminal, facts)
+    return finish_run(prepared, terminal)
 
 
-def _train(prepared: Prepared, terminal: Terminal, extra: tuple[Observer, ...]) -> None:
+def _train(prepared: Prepared, terminal: Terminal, extra: Sequence[Observer]) -> None:
     state, run, training = prepared.state, prepared.run, prepared.recipe.training
     keep_until(run.metrics, state.progress.step)
     keep_until(run.samples, state.progress.step)
@@ -82,10 +89,10 @@ def _train(prepared: Prepared, terminal: Terminal, extra: tuple[Observer, ...]) 
         stack.enter_context(graceful_stop(state.progress))
         try:
             train(state, _stepper(prepared), observers)
-        except NonFiniteLoss as error:
+        except NonFiniteLoss:
             save(state)  # the weights are those before the bad step
-            run.write_log(str(error))
             raise
+        save(state)  # a signal may have come after the last observer
 
 
 def _stepper(prepared: Prepared) -> Callable[[TrainState], StepReport]:
@@ -102,13 +109,14 @@ def _stepper(prepared: Prepared) -> Callable[[TrainState], StepReport]:
     return step
 
 
-def _scorer(prepared: Prepared) -> Callable[[GPT], Score]:
+def _scorer(prepared: Prepared) -> Callable[[GPT], tuple[float, float]]:
     settings, context = prepared.recipe.evaluation, prepared.state.model.config.context_length
     bytes_of_token = prepared.tokenizer.byte_lengths()
 
-    def score(model: GPT) -> Score:
+    def score(model: GPT) -> tuple[float, float]:
         windows = held_out_windows(prepared.shards.held_out, context, settings.micro_batch, settings.windows)
-        return score_batches(model, windows, bytes_of_token)
+        result = score_batches(model, windows, bytes_of_token)
+        return result.loss, result.bits_per_byte
 
     return score
 

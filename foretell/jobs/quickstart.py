@@ -1,6 +1,8 @@
 """The whole road with choices made from the data: raw text to a model, a score, samples, a report, within given minutes."""
 
 import shlex
+import shutil
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -45,7 +47,7 @@ def quickstart(sources: list[str], out: Path | None, minutes: float, terminal: T
         overrides, facts = _prepare_text(sources, run, minutes, terminal)
         recipe = _plan(overrides, run, end_at_seconds, terminal)
         deadline = keep_to_time(end_at_seconds - END_SECONDS, ShardReader(run / "shards").held_out.tokens)
-        results = pretrain(recipe, run, terminal, extra=(deadline,), **facts)
+        results = pretrain(recipe, run, terminal, extra=(deadline,), facts=facts)
     except BaseException:
         if run.exists() and not (run / "recipe.toml").exists():
             remove(run)
@@ -109,7 +111,7 @@ def _plan(overrides: list[str], run: Path, end_at_seconds: float, terminal: Term
     seconds = max(5.0, end_at_seconds - time.monotonic() - END_SECONDS - 10)
     plan, plans = best_plan(configs, speed, seconds=seconds, batch_tokens=micro_batch * context, tokens_of_text=tokens)
     rows = [["→" if candidate is plan else "", *_row(candidate)] for candidate in plans]
-    terminal.table(["", "layers × width", "tokens/s", "steps in time", "times through the text", "expected (to rank)"], rows)
+    terminal.table(["", "layers × width", "tokens/s", "steps in time", "times through the text", "rank score"], rows)
     sizes = {"n_layer": plan.config.n_layer, "d_model": plan.config.d_model, "context_length": context}
     chosen = [f"model.{name}={value}" for name, value in sizes.items()] + [f"training.precision={precision}"]
     chosen += [f"training.steps={plan.steps}", f"model.dropout={0.1 if plan.epochs > 4 else 0.0}"]
@@ -137,7 +139,8 @@ def _samples(run: Path, terminal: Terminal) -> list[str]:
 
 
 def _say_next(run: Path, terminal: Terminal) -> None:
+    program = "foretell" if shutil.which("foretell") else sys.argv[0]
     model, recipe = shlex.quote(str(run / "model")), shlex.quote(str(run / "recipe.toml"))
     terminal.say(f"model:  {run / 'model'}\nreport: {run / 'report.html'}\ntry next:", style="bold")
-    terminal.say(f'  foretell generate {model} --prompt "The" --explain --max-tokens 8\n  foretell evaluate {model} --text FILE')
-    terminal.say(f"  foretell pretrain {recipe} training.steps=10000 --out {shlex.quote(f'{run}-longer')}")
+    terminal.say(f'  {program} generate {model} --prompt "The" --explain --max-tokens 8\n  {program} evaluate {model} --text FILE')
+    terminal.say(f"  {program} pretrain {recipe} training.steps=10000 --out {shlex.quote(f'{run}-longer')}")

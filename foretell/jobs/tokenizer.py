@@ -39,7 +39,7 @@ def show_tokens(directory: Path, text: str, terminal: Terminal) -> dict[str, Any
     tokenizer = Tokenizer.load(directory)
     ids = tokenizer.encode(text)
     tokens = [{"id": token, "text": tokenizer.token_text(token), "bytes": len(tokenizer.decode_bytes([token]))} for token in ids]
-    terminal.table(["id", "token", "bytes"], [[str(value) for value in token.values()] for token in tokens])
+    terminal.table(["id", "token", "bytes"], [[str(value) for value in token.values()] for token in tokens], result=True)
     average = len(tokenizer.decode_bytes(ids)) / max(len(ids), 1)
     terminal.say(f"{len(ids)} tokens, {average:.2f} bytes per token")
     return {"tokens": tokens, "bytes_per_token": average}

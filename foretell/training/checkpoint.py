@@ -17,7 +17,7 @@ from torch import Tensor
 from foretell.base.errors import CheckpointError
 from foretell.base.files import SEAL, atomic_path, damaged_files, remove, seal
 from foretell.base.records import dump, read_json
-from foretell.interop.huggingface import load_weights, read_tensors, save_model
+from foretell.interop.huggingface import read_tensors, save_model
 from foretell.interop.names import from_hugging_face
 from foretell.tokenizers.tokenizer import Tokenizer
 from foretell.training.state import Progress, TrainState
@@ -78,7 +78,6 @@ def restore(path: Path, state: TrainState) -> None:
     """Put a verified checkpoint into a freshly built state: weights, moments, random state, counters."""
     state.progress, _ = read_state(path)
     weights = from_hugging_face(read_tensors(path), state.model.config, str(path))
-    load_weights(state.model, weights, str(path))
     state.parameters.load(weights)
     tensors = load_file(path / OPTIMIZER)
     for index, group in enumerate(state.optimizer.param_groups):

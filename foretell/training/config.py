@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from foretell.base.settings import Settings
 
@@ -52,17 +52,11 @@ class TrainingSettings(Settings):
     """CPU threads. Recorded: a run repeats bit for bit only with as many."""
     seed: int = Field(default=1, ge=0, lt=2**63)
     log_every: int = Field(default=10, gt=0)
-    evaluate_every: int | None = Field(default=200, gt=0)
-    checkpoint_every: int | None = Field(default=500, gt=0)
+    evaluate_every: int = Field(default=200, gt=0)
+    checkpoint_every: int = Field(default=500, gt=0)
     keep_checkpoints: int = Field(default=2, gt=0)
-    sample_every: int | None = Field(default=500, gt=0)
+    sample_every: int = Field(default=500, gt=0)
     """Steps between two generated sentences."""
     patience: int | None = Field(default=None, gt=0)
     """Early stopping: end after this many evaluations without a better held-out loss, and keep the best model."""
     tensorboard: bool = True
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "TrainingSettings":
-        if self.patience is not None and self.evaluate_every is None:
-            raise ValueError("patience needs evaluations | set training.evaluate_every, or leave out training.patience")
-        return self

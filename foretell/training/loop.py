@@ -22,10 +22,13 @@ def train(state: TrainState, step: Callable[[TrainState], StepReport], observers
 def graceful_stop(progress: Progress) -> Iterator[None]:
     """Ctrl-C and SIGTERM ask the run to stop after the step it is in; a second Ctrl-C stops at once."""
 
+    asked: list[int] = []
+
     def ask(number: int, _: FrameType | None) -> None:
-        if progress.stop_reason == "interrupted":
+        if asked:
             raise KeyboardInterrupt
-        progress.stop_reason = "interrupted"
+        asked.append(number)
+        progress.stop_reason = progress.stop_reason or "interrupted"
 
     old = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

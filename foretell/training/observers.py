@@ -3,40 +3,32 @@
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from foretell.base.runs import append_record
+from foretell.compute.device import peak_bytes
 from foretell.models.gpt import GPT
 from foretell.training.state import StepReport, TrainState
 
 
-class HeldOutScore(Protocol):
-    """What an evaluation gives, in nats per token and bits per byte."""
-
-    @property
-    def loss(self) -> float: ...
-    @property
-    def bits_per_byte(self) -> float: ...
-
-
-def due(step: int, every: int | None, state: TrainState) -> bool:
+def due(step: int, every: int, state: TrainState) -> bool:
     """It is time: every so many steps, and after the last one."""
-    return every is not None and (step % every == 0 or step >= state.progress.steps)
+    return step % every == 0 or step >= state.progress.steps
 
 
 class Evaluate:
-    """Held-out score every so often; with patience, asks to stop when it no longer gets better (Prechelt 1998)."""
+    """Held-out loss and bits per byte every so often; with patience, asks to stop when they get no better (Prechelt 1998)."""
 
-    def __init__(self, score: Callable[[GPT], HeldOutScore], every: int | None, patience: int | None) -> None:
+    def __init__(self, score: Callable[[GPT], tuple[float, float]], every: int, patience: int | None) -> None:
         self._score, self._every, self._patience = score, every, patience
 
     def __call__(self, state: TrainState, report: StepReport) -> None:
         if not due(report.step, self._every, state):
             return
-        score, progress = self._score(state.model), state.progress
-        report.held_out_loss, report.held_out_bits_per_byte = score.loss, score.bits_per_byte
-        if progress.best_held_out_loss is None or score.loss < progress.best_held_out_loss:
-            progress.best_held_out_loss, progress.best_step, progress.evaluations_without_gain = score.loss, report.step, 0
+        (loss, bits_per_byte), progress = self._score(state.model), state.progress
+        report.held_out_loss, report.held_out_bits_per_byte = loss, bits_per_byte
+        if progress.best_held_out_loss is None or loss < progress.best_held_out_loss:
+            progress.best_held_out_loss, progress.best_step, progress.evaluations_without_gain = loss, report.step, 0
         else:
             progress.evaluations_without_gain += 1
         if self._patience is not None and progress.evaluations_without_gain >= self._patience:
@@ -57,6 +49,7 @@ class WriteMetrics:
         state.progress.elapsed_seconds, self._clock_seconds = state.progress.elapsed_seconds + passed_seconds, time.perf_counter()
         if not (due(report.step, self._every, state) or report.step == 1 or report.held_out_loss is not None):
             return
+        state.progress.peak_bytes = max(state.progress.peak_bytes, peak_bytes())
         record: dict[str, Any] = {name: getattr(report, name) for name in ("step", "tokens", "loss", "learning_rate", "grad_norm")}
         record |= {"tokens_per_second": self._tokens / self._seconds, "elapsed_seconds": state.progress.elapsed_seconds}
         if report.held_out_loss is not None:
@@ -87,7 +80,7 @@ class Now:
     """Does something every so often (a sample, a checkpoint), after the last step, and where `also` says so."""
 
     def __init__(
-        self, action: Callable[[TrainState], object], every: int | None, also: Callable[[TrainState], bool] = lambda state: False
+        self, action: Callable[[TrainState], object], every: int, also: Callable[[TrainState], bool] = lambda state: False
     ) -> None:
         self._action, self._every, self._also = action, every, also
 

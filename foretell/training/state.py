@@ -17,6 +17,7 @@ class Progress:
     step: int = 0
     tokens: int = 0
     elapsed_seconds: float = 0.0
+    peak_bytes: int = 0
     best_held_out_loss: float | None = None
     best_step: int | None = None
     evaluations_without_gain: int = 0
@@ -45,7 +46,7 @@ class TrainState:
 
 @dataclass
 class StepReport:
-    """What one step did; observers add what they find. Rates in tokens per second of pure training time."""
+    """What one step did; observers add what they find. seconds: of the step alone."""
 
     step: int
     tokens: int

@@ -95,9 +95,9 @@ def test_a_run_begins_once_and_is_never_overwritten(tmp_path: Path) -> None:
     assert "--resume" in caught.value.cure
     (path / "checkpoints" / ".partial-1-step").mkdir(parents=True)
     assert not list(RunFolder.open(path).checkpoints.iterdir())
-    run.write_log("first →")
-    run.write_log("second")
-    assert run.log.read_text(encoding="utf-8") == "first →\nsecond\n"
+    with pytest.raises(ValueError, match="→"), run.logged():
+        raise ValueError("first →")
+    assert "ValueError: first →" in run.log.read_text(encoding="utf-8")
 
 
 def test_the_first_free_number(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def test_help_lists_every_command_and_each_shows_its_example(capsys: pytest.Capt
     [
         (["recieps"], "there is no command 'recieps'", "did you mean foretell recipes?"),
         (["zzzzzz"], "there is no command 'zzzzzz'", "foretell --help lists the commands"),
-        (["--json", "recipes"], "the option --json stands before the command", "foretell COMMAND [options]"),
+        (["--json", "recipes"], "there is no command '--json'", "foretell --help lists the commands"),
         (["recipes", "--jsno"], "unrecognized arguments: --jsno", "foretell recipes --help"),
         (["recipes", "--js"], "unrecognized arguments: --js", "foretell recipes --help"),
         (["recipes", "show"], "the following arguments are required: NAME", "foretell recipes show --help"),

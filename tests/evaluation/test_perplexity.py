@@ -82,7 +82,7 @@ def test_what_has_no_weight_is_not_counted() -> None:
     model, tokens = model_of(), torch.from_numpy(tokens_of(8))[None]
     weight = torch.ones(1, 8)
     weight[0, 3] = 0.0
-    score = score_batches(model, [Batch(tokens, tokens, weight, torch.zeros_like(tokens))], BYTES)
+    score = score_batches(model, [Batch(tokens, tokens, weight)], BYTES)
     nats = F.cross_entropy(model.logits(tokens)[0], tokens[0], reduction="none")
     assert score.tokens == 7
     assert score.loss == pytest.approx((nats.sum() - nats[3]).item() / 7, rel=1e-5)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from foretell.base.console import Terminal
-from foretell.base.errors import CheckpointError, ForetellError, Interrupted, ModelError, SettingError
+from foretell.base.errors import CheckpointError, DataError, ForetellError, Interrupted, ModelError, SettingError
 from foretell.base.files import digest
 from foretell.base.runs import RunFolder, read_lines
 from foretell.data.batches import TrainBatches
@@ -115,7 +115,7 @@ def test_stopped_and_resumed_is_bit_for_bit_the_same(finished: Path, shards_fold
         pretrain(recipe_of(shards_folder), tmp_path / "run", quiet(), extra=(StopAt(step),))
     assert caught.value.exit_code == 130 and "--resume" in caught.value.cure
     assert not (tmp_path / "run" / "model").exists()
-    pretrain(recipe_of(shards_folder), tmp_path / "run", quiet(), resume=True)
+    pretrain(recipe_of(shards_folder), tmp_path / "run", quiet(), resume=())
     assert weights(tmp_path / "run") == weights(finished)
     told = [
         {k: r[k] for k in ("step", "loss", "grad_norm")}
@@ -142,7 +142,9 @@ def test_killed_at_any_moment_and_resumed_is_the_same(finished: Path, shards_fol
     """SIGKILL three times at random moments, also inside a save; the last good checkpoint is always there."""
     moments, run = random.Random(seed), tmp_path / "run"
     for _ in range(3):
-        script = KILLED_RUN.format(tests=str(Path(__file__).parent), shards=str(shards_folder), run=str(run), resume=run.exists())
+        script = KILLED_RUN.format(
+            tests=str(Path(__file__).parent), shards=str(shards_folder), run=str(run), resume=() if run.exists() else None
+        )
         process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
         began_at = len(read_lines(run / "metrics.jsonl"))
         while process.poll() is None and len(read_lines(run / "metrics.jsonl")) <= min(began_at, 9):
@@ -150,7 +152,7 @@ def test_killed_at_any_moment_and_resumed_is_the_same(finished: Path, shards_fol
         time.sleep(moments.random() * 0.1)
         process.kill()
         process.wait()
-    pretrain(recipe_of(shards_folder), run, quiet(), resume=True)
+    pretrain(recipe_of(shards_folder), run, quiet(), resume=())
     assert weights(run) == weights(finished)
     assert not list(run.rglob(".partial-*"))
 
@@ -160,7 +162,7 @@ def test_resume_without_a_checkpoint_begins_again(finished: Path, shards_folder:
         pretrain(recipe_of(shards_folder), tmp_path / "run", quiet(), extra=(StopAt(1),))
     for path in checkpoints(tmp_path / "run" / "checkpoints"):
         path.rename(tmp_path / path.name)
-    pretrain(recipe_of(shards_folder), tmp_path / "run", quiet(), resume=True)
+    pretrain(recipe_of(shards_folder), tmp_path / "run", quiet(), resume=())
     assert weights(tmp_path / "run") == weights(finished)
 
 
@@ -189,16 +191,12 @@ def test_a_run_that_exists_is_refused(finished: Path, shards_folder: Path) -> No
 
 def test_resume_refuses_another_model_and_allows_another_rate(finished: Path, shards_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingError, match=r"model.n_layer was 1 .* cannot become 2"):
-        pretrain(recipe_of(shards_folder, model={"n_layer": 2}), finished, quiet(), resume=True)
+        pretrain(recipe_of(shards_folder), finished, quiet(), resume=["model.n_layer=2"])
     with pytest.raises(Interrupted):
         pretrain(recipe_of(shards_folder), tmp_path / "run", quiet(), extra=(StopAt(9),))
     stream = StringIO()
-    pretrain(
-        recipe_of(shards_folder, optimizer={"learning_rate": 5e-4}),
-        tmp_path / "run",
-        Terminal(quiet=True, stream=stream),
-        resume=True,
-    )
+    terminal = Terminal(quiet=True, stream=stream)
+    pretrain(recipe_of(shards_folder), tmp_path / "run", terminal, resume=["optimizer.learning_rate=5e-4"])
     assert "optimizer.learning_rate was 0.001, is 0.0005" in stream.getvalue()
     assert weights(tmp_path / "run") != weights(finished)
 
@@ -212,10 +210,10 @@ def test_one_flipped_bit_in_a_checkpoint_is_found(shards_folder: Path, tmp_path:
     content[len(content) // 2] ^= 1
     (newest / name).write_bytes(content)
     with pytest.raises(CheckpointError, match=f"{name} is damaged") as caught:
-        pretrain(recipe_of(shards_folder), tmp_path / "run", quiet(), resume=True)
+        pretrain(recipe_of(shards_folder), tmp_path / "run", quiet(), resume=())
     assert "step-00000008" in caught.value.cure
     newest.rename(tmp_path / "damaged")  # the cure that it names
-    pretrain(recipe_of(shards_folder), tmp_path / "run", quiet(), resume=True)
+    pretrain(recipe_of(shards_folder), tmp_path / "run", quiet(), resume=())
 
 
 def test_a_flipped_bit_in_a_model_is_found(finished: Path, tmp_path: Path) -> None:
@@ -246,9 +244,9 @@ def test_a_loss_that_explodes_keeps_the_last_good_weights(
         pretrain(recipe_of(shards_folder), tmp_path / "run", quiet())
     assert caught.value.exit_code == 1 and caught.value.where == "step 7"
     assert checkpoints(tmp_path / "run" / "checkpoints")[-1].name == "step-00000006"
-    assert "finite" in (tmp_path / "run" / "log.txt").read_text()
+    assert "NonFiniteLoss" in (tmp_path / "run" / "log.txt").read_text()
     monkeypatch.undo()
-    pretrain(recipe_of(shards_folder), tmp_path / "run", quiet(), resume=True)
+    pretrain(recipe_of(shards_folder), tmp_path / "run", quiet(), resume=())
 
 
 def test_start_from_begins_with_a_models_weights(finished: Path, shards_folder: Path, tmp_path: Path) -> None:
@@ -260,3 +258,67 @@ def test_start_from_begins_with_a_models_weights(finished: Path, shards_folder: 
     for before, after in zip(start.parameters(), end.parameters(), strict=True):
         assert (before - after).abs().max() < 1e-6
     assert RunFolder(tmp_path / "run").recipe.read_text().count("n_layer = 1")
+
+
+def test_resume_refuses_other_shards(finished: Path, shards_folder: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shards = tmp_path / "shards"
+    shutil.copytree(shards_folder, shards)
+    with pytest.raises(Interrupted):
+        pretrain(recipe_of(shards), tmp_path / "run", quiet(), extra=(StopAt(5),))
+    manifest = (shards / "manifest.json").read_text()
+    (shards / "manifest.json").write_text(manifest.replace('"fraction": 0.1', '"fraction": 0.2'))
+    with pytest.raises(DataError, match="not the shards that the run began with"):
+        pretrain(recipe_of(shards), tmp_path / "run", quiet(), resume=())
+    (shards / "manifest.json").write_text(manifest)
+    tokens = bytearray((shards / "train-tokens.bin").read_bytes())
+    tokens[1000] ^= 1
+    (shards / "train-tokens.bin").write_bytes(tokens)
+    with pytest.raises(DataError, match="changed since"):
+        pretrain(recipe_of(shards), tmp_path / "run", quiet(), resume=())
+
+
+def test_a_damaged_best_checkpoint_is_not_made_the_model(shards_folder: Path, tmp_path: Path) -> None:
+    changes = {"training": {"steps": 400, "patience": 1, "evaluate_every": 5}, "optimizer": {"learning_rate": 0.3}}
+    run = tmp_path / "run"
+    pretrain(recipe_of(shards_folder, **changes), run, quiet())
+    best = json.loads((run / "model" / "foretell.json").read_text())["step"]
+    before, path = weights(run), run / "checkpoints" / f"step-{best:08d}" / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match="damaged"):
+        pretrain(recipe_of(shards_folder), run, quiet(), resume=())
+    assert weights(run) == before
+
+
+def test_patience_may_be_added_on_resume(shards_folder: Path, tmp_path: Path) -> None:
+    pretrain(recipe_of(shards_folder), tmp_path / "run", quiet())
+    pretrain(recipe_of(shards_folder), tmp_path / "run", quiet(), resume=["training.steps=36", "training.patience=1"])
+    assert (tmp_path / "run" / "model" / "model.safetensors").exists()
+
+
+def test_a_signal_after_the_last_observer_is_saved(shards_folder: Path, tmp_path: Path) -> None:
+    """The stop may be asked for when the step's checkpoint was due no more."""
+    from foretell.jobs import pretrain as job
+
+    class Late(StopAt):
+        pass
+
+    original = job.Now
+    try:
+        job.Now = lambda action, every, also=lambda state: False: lambda state, report: None  # no observer saves
+        with pytest.raises(Interrupted, match="after step 7"):
+            pretrain(recipe_of(shards_folder), tmp_path / "run", quiet(), extra=(Late(7),))
+    finally:
+        job.Now = original
+    assert [path.name for path in checkpoints(tmp_path / "run" / "checkpoints")] == ["step-00000007"]
+
+
+def test_report_and_card_keep_their_facts_over_a_resume(shards_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        pretrain(recipe_of(shards_folder), tmp_path / "run", quiet(), extra=(StopAt(5),), facts={"sources": "my own text"})
+    pretrain(recipe_of(shards_folder), tmp_path / "run", quiet(), resume=())
+    card = (tmp_path / "run" / "model" / "README.md").read_text()
+    assert "my own text" in card and str(shards_folder) not in card

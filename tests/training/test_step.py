@@ -29,13 +29,11 @@ def new_state(preset: str = "modern", dtype: torch.dtype = torch.float32, dropou
 
 def random_batch(seed: int, rows: int = 8) -> Batch:
     stream = torch.randint(0, 60, (rows, 17), generator=torch.Generator().manual_seed(seed))
-    return Batch(
-        stream[:, :-1].contiguous(), stream[:, 1:].contiguous(), torch.ones(rows, 16), torch.zeros(rows, 16, dtype=torch.int64)
-    )
+    return Batch(stream[:, :-1].contiguous(), stream[:, 1:].contiguous(), torch.ones(rows, 16))
 
 
 def split(batch: Batch, rows: int) -> list[Batch]:
-    fields = (batch.tokens_BT, batch.targets_BT, batch.weight_BT, batch.document_BT)
+    fields = (batch.tokens_BT, batch.targets_BT, batch.weight_BT)
     return [Batch(*parts) for parts in zip(*(field.split(rows) for field in fields), strict=True)]
 
 
