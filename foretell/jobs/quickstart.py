@@ -30,7 +30,8 @@ from foretell.models.config import resolve
 from foretell.planning.advise import SHAPES, Plan, best_plan, vocabulary_size
 from foretell.training.state import StepReport, TrainState
 
-SOURCE_BYTES_PER_MINUTE = 16e6  # raw text that a minute of the road can take in: preparation stays a small part of the time
+SOURCE_BYTES_PER_MINUTE = 12e6  # raw text that a minute of the road can take in: preparation stays a small part of the time
+LEARNED_BYTES_PER_MINUTE = 3e6  # what a laptop gets through: a larger vocabulary would not be learned
 LEAST_BYTES = 20_000  # below this not even a small vocabulary is supported
 HELD_OUT_BYTES = 400_000  # enough to tell models apart by half a percent
 END_SECONDS = 6.0  # samples, report and card
@@ -88,7 +89,10 @@ def _prepare_text(sources: list[str], run: Path, minutes: float, terminal: Termi
     if text_bytes < LEAST_BYTES:
         what = f"there is too little text to learn from: {size(text_bytes)}, where {size(LEAST_BYTES)} are the least"
         raise DataError(what, where=named, cure="give more text; a model of some use needs a megabyte")
-    vocab_size, held_out = vocabulary_size(text_bytes), min(0.05, max(0.005, HELD_OUT_BYTES / text_bytes))
+    vocab_size, held_out = (
+        vocabulary_size(min(text_bytes, int(LEARNED_BYTES_PER_MINUTE * minutes))),
+        min(0.05, max(0.005, HELD_OUT_BYTES / text_bytes)),
+    )
     terminal.say(f"2 · tokens: a vocabulary of {vocab_size} ← {size(text_bytes)} of text", style="bold")
     train_tokenizer(run / "corpus", run / "tokenizer", recipe.tokenizer.replace(vocab_size=vocab_size), terminal)
     build_shards(run / "corpus", run / "tokenizer", run / "shards", recipe.data.replace(held_out=held_out), terminal)
