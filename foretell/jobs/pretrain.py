@@ -63,6 +63,7 @@ def pretrain(
 
 def _train(prepared: Prepared, terminal: Terminal, extra: Sequence[Observer]) -> None:
     state, run, training = prepared.state, prepared.run, prepared.recipe.training
+    keep_best = training.patience is not None
     keep_until(run.metrics, state.progress.step)
     keep_until(run.samples, state.progress.step)
     with ExitStack() as stack:
@@ -84,7 +85,7 @@ def _train(prepared: Prepared, terminal: Terminal, extra: Sequence[Observer]) ->
             *extra,
             WriteMetrics(run.metrics, training.log_every, readers),
             Now(_sampler(prepared, display.sample), training.sample_every),
-            Now(save, training.checkpoint_every, lambda state: state.finished or (training.patience is not None and state.is_best)),
+            Now(save, training.checkpoint_every, lambda s: s.finished or (keep_best and s.progress.best_step == s.progress.step)),
         ]
         stack.enter_context(graceful_stop(state.progress))
         try:

@@ -34,11 +34,6 @@ class TrainState:
     progress: Progress
 
     @property
-    def is_best(self) -> bool:
-        """The evaluation after this very step gave the lowest held-out loss so far."""
-        return self.progress.best_step == self.progress.step
-
-    @property
     def finished(self) -> bool:
         """All steps are done, or something asked to stop."""
         return self.progress.step >= self.progress.steps or self.progress.stop_reason is not None
