@@ -109,7 +109,7 @@ class Engine:
         hidden_BTD = self.model(torch.tensor([tokens], device=weight.device), cache)
         self.model.train(was_training)
         cache.advance(len(tokens))
-        logits_V: Tensor = (hidden_BTD[0, -1] @ weight.t()).float().cpu()
+        logits_V: Tensor = (hidden_BTD[0, -1] @ weight[: self.tokenizer.vocab_size].t()).float().cpu()  # padded rows are no tokens
         return logits_V
 
     def _likeliest(self, probs_V: Tensor, count: int) -> tuple[Alternative, ...]:

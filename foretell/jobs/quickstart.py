@@ -40,7 +40,7 @@ END_SECONDS = 6.0  # samples, report and card
 def quickstart(sources: list[str], out: Path | None, minutes: float, terminal: Terminal) -> dict[str, Any]:
     """From raw text to a finished run folder in `minutes`. Raises ForetellError; a road that ends early leaves no folder."""
     end_at_seconds = time.monotonic() + 60 * minutes
-    if minutes <= 0:
+    if not 0 < minutes < 1e6:
         raise SettingError(f"--minutes {minutes:g} is no time at all", where="command line", cure="give at least --minutes 0.5")
     run = out or numbered(Path("runs"), "quickstart")
     require_new(run)

@@ -21,7 +21,6 @@ def train(state: TrainState, step: Callable[[TrainState], StepReport], observers
 @contextmanager
 def graceful_stop(progress: Progress) -> Iterator[None]:
     """Ctrl-C and SIGTERM ask the run to stop after the step it is in; a second Ctrl-C stops at once."""
-
     asked: list[int] = []
 
     def ask(number: int, _: FrameType | None) -> None:
