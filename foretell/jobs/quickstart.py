@@ -143,7 +143,7 @@ def _samples(run: Path, terminal: Terminal) -> list[str]:
 
 
 def _say_next(run: Path, terminal: Terminal) -> None:
-    program = "foretell" if shutil.which("foretell") else sys.argv[0]
+    program = "foretell" if shutil.which("foretell") else f"{shlex.quote(sys.executable)} -m foretell"
     model, recipe = shlex.quote(str(run / "model")), shlex.quote(str(run / "recipe.toml"))
     terminal.say(f"model:  {run / 'model'}\nreport: {run / 'report.html'}\ntry next:", style="bold")
     terminal.say(f'  {program} generate {model} --prompt "The" --explain --max-tokens 8\n  {program} evaluate {model} --text FILE')
