@@ -64,4 +64,4 @@ def test_a_run_that_will_not_fit_is_refused_with_a_setting_that_helps(micro_batc
 
 def test_a_run_that_fits_is_let_through() -> None:
     plan = training_memory(config_of(), micro_batch=8, precision="fp32")
-    require_memory(plan, plan.total, config_of(), 8)
+    assert require_memory(plan, plan.total, config_of(), 8) is None
