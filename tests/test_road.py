@@ -29,7 +29,7 @@ def test_quickstart_from_a_folder_of_text_to_a_model(text_folder: Path, tmp_path
     ):
         assert (run / name).exists(), name
     assert main(["generate", str(run / "model"), "--prompt", "The", "--max-tokens", "5", "--explain", "--seed", "1"]) == 0
-    assert "█" in capsys.readouterr().out
+    assert set("█▏▎▍▌▋▊▉") & set(capsys.readouterr().out)  # bars, however short: a loaded machine learns little in this time
 
 
 def commands(path: Path) -> list[str]:

@@ -24,6 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     for name, (metavar, text) in SETTINGS.items():
         parser.add_argument(f"--{name.replace('_', '-')}", metavar=metavar, help=text)
     parser.add_argument("--stop", metavar="TEXT", action="append", default=[], help="stop before this text; may be given again")
+    parser.add_argument("--chat", action="store_true", help="the prompt is a message to a chat model: use its chat template")
     parser.add_argument("--explain", action="store_true", help="show for every step the five likeliest tokens with bars")
 
 
@@ -38,4 +39,4 @@ def run(arguments: argparse.Namespace, terminal: Terminal) -> object:
     from foretell.jobs.generate import generate, read_prompts  # torch: only once the settings are known to be right
 
     prompts = read_prompts(arguments.input) if arguments.input else [arguments.prompt]
-    return generate(arguments.model, prompts, settings, terminal, arguments.explain)
+    return generate(arguments.model, prompts, settings, terminal, explained=arguments.explain, chat=arguments.chat)

@@ -7,6 +7,7 @@ import io
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,8 @@ COMMANDS: dict[str, tuple[str, str]] = {  # verb → module (only the chosen one
     "pretrain": ("foretell.cli.pretrain", "train a model from a recipe, or continue a run exactly"),
     "evaluate": ("foretell.cli.evaluate", "held-out loss, perplexity and bits per byte of a model"),
     "generate": ("foretell.cli.generate", "let a model write, and see why it chose each token"),
+    "import": ("foretell.cli.import_model", "open a pretrained model: Hugging Face, GGUF, PEFT, OpenAI's and Google's releases"),
+    "export": ("foretell.cli.export_model", "write a model for transformers, vLLM, llama.cpp, Ollama or onnxruntime"),
 }
 COMMON_OPTIONS = {
     "json": "print the result as JSON on standard output, everything else on standard error",
@@ -67,7 +70,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # a model may write what this terminal's encoding has no sign for
     try:
         try:
-            return _dispatch(words)
+            with warnings.catch_warnings():
+                warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+                return _dispatch(words)
         finally:
             sys.stdout.flush()  # here, where a closed pipe can still be met quietly
     except SystemExit as stop:  # argparse leaves with 0 after --help, rich with 1 when the reader of a pipe has gone

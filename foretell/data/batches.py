@@ -14,11 +14,22 @@ from foretell.data.shards import Split
 
 @dataclass(frozen=True)
 class Batch:
-    """B windows of T tokens, each with the token that follows it. weight_BT: float32, 0 where the target is not to be counted."""
+    """B windows of T tokens with a target each. weight_BT: float32, 0 where the target is not to be counted.
+
+    Of an encoder's batches only. segments_BT: 0 or 1. keep_BT: bool, False where a token is padding; None: none is. next_B: 0 where
+    the second segment really follows the first, 1 where it was taken from elsewhere (BERT's label); None: nobody asks.
+    """
 
     tokens_BT: torch.Tensor
     targets_BT: torch.Tensor
     weight_BT: torch.Tensor
+    segments_BT: torch.Tensor | None = None
+    keep_BT: torch.Tensor | None = None
+    next_B: torch.Tensor | None = None
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same on another device."""
+        return replace(self, **{name: value.to(device) for name, value in vars(self).items() if value is not None})
 
 
 class TrainBatches:
@@ -27,17 +38,24 @@ class TrainBatches:
     def __init__(self, split: Split, seed: int, context_length: int) -> None:
         """Raises DataError when the text is too short."""
         self.split, self.seed, self.context_length = split, seed, context_length
-        self.windows = split.tokens // context_length - 1  # fits behind every epoch's offset, with a target for the last token
-        if self.windows < 1:
-            what = f"the training text has {split.tokens} tokens, a context of {context_length} needs at least {2 * context_length}"
-            cure = f"set model.context_length={split.tokens // 2} or less, or give more text"
-            raise DataError(what, where=str(split.folder), cure=cure)
+        self.windows = trainable_windows(split, context_length, context_length)
 
     def batch(self, first_sample: int, count: int) -> Batch:
         """Samples first_sample … first_sample + count - 1 of the run."""
         epoch, window = window_indices(self.seed, first_sample, count, self.windows)
         first_targets = epoch_offset(self.seed, epoch, self.context_length) + window * self.context_length + 1
-        return _batch(self.split, first_targets, self.context_length)
+        return windows_at(self.split, first_targets, self.context_length)
+
+
+def trainable_windows(split: Split, context_length: int, content: int, least: int = 1) -> int:
+    """How many windows of `content` tokens fit behind every epoch's offset, with a target for the last. Raises DataError."""
+    windows = split.tokens // content - 1
+    if windows < least:
+        needed, fitting = (least + 1) * content, split.tokens // (least + 1) + context_length - content
+        what = f"the training text has {split.tokens} tokens, a context of {context_length} needs at least {needed}"
+        cure = f"set model.context_length={fitting} or less, or give more text"
+        raise DataError(what, where=str(split.folder), cure=cure)
+    return windows
 
 
 def held_out_windows(split: Split, context_length: int, micro_batch: int = 16, limit_windows: int | None = None) -> Iterator[Batch]:
@@ -45,15 +63,18 @@ def held_out_windows(split: Split, context_length: int, micro_batch: int = 16, l
 
     The first token is predicted from end_of_text. Weight 0: end_of_text, which stands for no text, and the padding at the end.
     """
-    windows = -(-split.tokens // context_length)
-    taken = windows if limit_windows is None else min(windows, limit_windows)
-    chosen = np.arange(taken) * windows // taken
-    for rows in np.split(chosen, range(micro_batch, taken, micro_batch)):
-        batch = _batch(split, rows * context_length, context_length)
+    for rows in spread(-(-split.tokens // context_length), micro_batch, limit_windows):
+        batch = windows_at(split, rows * context_length, context_length)
         yield replace(batch, weight_BT=batch.weight_BT * (batch.targets_BT != split.end_of_text))
 
 
-def _batch(split: Split, first_targets: NDArray[np.int64], length: int) -> Batch:
+def spread(windows: int, micro_batch: int, limit_windows: int | None) -> list[NDArray[np.int64]]:
+    """The numbers of all windows, or of limit_windows evenly spaced ones, in groups of micro_batch."""
+    taken = windows if limit_windows is None else min(windows, limit_windows)
+    return np.split(np.arange(taken) * windows // taken, range(micro_batch, taken, micro_batch))
+
+
+def windows_at(split: Split, first_targets: NDArray[np.int64], length: int) -> Batch:
     """Windows of targets, each with the token before it; end_of_text where the split has none, with weight 0 as a target."""
     positions = first_targets[:, None] + np.arange(-1, length)
     inside = (positions >= 0) & (positions < split.tokens)

@@ -14,3 +14,9 @@ class DataSettings(Settings):
     """The shard folder to train on."""
     held_out: float = Field(default=0.05, gt=0, lt=0.5)
     """Share of the text that is kept from training, to measure on."""
+    mask_share: float = Field(default=0.15, gt=0, lt=1)
+    """BERT: share of the tokens that are hidden; of those 80 % become [MASK], 10 % any token, 10 % stay."""
+    whole_word: bool = False
+    """BERT: hide all pieces of a word or none."""
+    next_sentence: bool = True
+    """BERT: pairs of segments, of which half do not belong together, are told apart."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foretell.data.batches import Batch
-from foretell.models.gpt import GPT
+from foretell.models.network import LanguageModel
 from foretell.training.loss import nats_per_token
 
 
@@ -35,12 +35,12 @@ class Score:
         """From the scored tokens, their bytes and their nats, window by window."""
         tokens_W, bytes_W, nats_W = windows_W3.T
         bits_W = nats_W / math.log(2)
-        return cls(int(tokens_W.sum()), int(bytes_W.sum()), *_ratio(nats_W, tokens_W), *_ratio(bits_W, bytes_W))
+        return cls(int(tokens_W.sum()), int(bytes_W.sum()), *ratio(nats_W, tokens_W), *ratio(bits_W, bytes_W))
 
     @property
     def perplexity(self) -> float:
         """exp(loss)."""
-        return _exp(self.loss)
+        return exponential(self.loss)
 
     def to_json(self) -> dict[str, Any]:
         """The figures as plain values."""
@@ -55,12 +55,12 @@ class Score:
 
         return {
             "held_out_loss": metric(self.loss, self.loss_margin),
-            "held_out_perplexity": metric(self.loss, self.loss_margin, _exp),
+            "held_out_perplexity": metric(self.loss, self.loss_margin, exponential),
             "held_out_bits_per_byte": metric(self.bits_per_byte, self.bits_margin),
         }
 
 
-def _ratio(sums_W: NDArray[np.float64], base_W: NDArray[np.float64]) -> tuple[float, float | None]:
+def ratio(sums_W: NDArray[np.float64], base_W: NDArray[np.float64]) -> tuple[float, float | None]:
     """Σ sums / Σ base and half its 95 % interval: the ratio estimator, with windows as clusters.
 
     Source: Cochran 1977, Sampling Techniques, section 6.4; Miller 2024 (arXiv 2411.00640) for scores of models.
@@ -73,18 +73,19 @@ def _ratio(sums_W: NDArray[np.float64], base_W: NDArray[np.float64]) -> tuple[fl
     return ratio, 1.96 * math.sqrt(variance) / total
 
 
-def _exp(value: float) -> float:
+def exponential(value: float) -> float:
+    """exp, held within what a float can be."""
     return math.exp(min(value, 700.0))  # the largest that a float holds is e^709
 
 
 @torch.no_grad()
-def window_nats(model: GPT, batch: Batch) -> Tensor:
+def window_nats(model: LanguageModel, batch: Batch) -> Tensor:
     """−log p of every target, (B, T), fp32 on the CPU."""
     head_VD = model.head.weight
     return nats_per_token(model(batch.tokens_BT.to(head_VD.device)), head_VD, batch.targets_BT.to(head_VD.device)).cpu()
 
 
-def score_batches(model: GPT, batches: Iterable[Batch], bytes_of_token: NDArray[np.int64]) -> Score:
+def score_batches(model: LanguageModel, batches: Iterable[Batch], bytes_of_token: NDArray[np.int64]) -> Score:
     """Score every target with weight. bytes_of_token: (V,) bytes of text that each token stands for."""
     was_training, bytes_V, rows = model.training, torch.from_numpy(bytes_of_token), [np.empty((0, 3))]
     model.eval()

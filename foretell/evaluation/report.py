@@ -9,7 +9,7 @@ from foretell.base.records import read_json
 from foretell.base.runs import RunFolder, read_lines
 from foretell.base.units import count, duration, size
 from foretell.interop.huggingface import load_config
-from foretell.models.config import ModelConfig
+from foretell.models.config import ModelConfig, described
 from foretell.models.counts import parameter_count
 
 STYLES = (("#3b6ea8", ""), ("#c2571a", "."))  # colour and marker; told apart by colour-blind readers too
@@ -42,9 +42,8 @@ def _render(template: str, values: dict[str, Any]) -> str:
 
 def _facts(config: ModelConfig, metrics: list[dict[str, Any]], machine: dict[str, Any]) -> dict[str, str]:
     last, rates = metrics[-1], sorted(record["tokens_per_second"] for record in metrics)
-    heads = f"{config.n_head} heads, {config.n_kv_head} KV heads"
     return {
-        "architecture": f"{config.preset}: {config.n_layer} layers, {config.d_model} wide, {heads}",
+        "architecture": described(config),
         "parameters": f"{parameter_count(config):,}",
         "context and vocabulary": f"{config.context_length} and {config.vocab_size:,} tokens",
         "learned from": f"{last['tokens']:,} tokens in {last['step']:,} steps",

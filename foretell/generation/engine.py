@@ -1,6 +1,6 @@
 """The one place that reads tokens out of weights. Command line, evaluation, samples during training: all call this."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -10,8 +10,8 @@ from torch import Tensor
 from foretell.base.errors import RequestError
 from foretell.generation.config import GenerationSettings
 from foretell.generation.sampling import distribution, draw
-from foretell.models.cache import KVCache
-from foretell.models.gpt import GPT
+from foretell.models.cache import Cache
+from foretell.models.network import LanguageModel
 from foretell.tokenizers.tokenizer import StreamDecoder, Tokenizer
 
 FinishReason = Literal["stop", "end_of_text", "length", "context"]
@@ -53,33 +53,33 @@ class Completion:
 
 
 class Engine:
-    """Generates from one model. It owns the KV cache: one prefill over the prompt, then one decode step a token."""
+    """Generates from one model. It owns the cache: one prefill over the prompt, then one decode step a token."""
 
-    def __init__(self, model: GPT, tokenizer: Tokenizer) -> None:
+    def __init__(self, model: LanguageModel, tokenizer: Tokenizer) -> None:
         self.model, self.tokenizer = model, tokenizer
 
-    def complete(self, prompt: str, settings: GenerationSettings) -> Completion:
+    def complete(self, prompt: str | Sequence[int], settings: GenerationSettings) -> Completion:
         """The whole answer at once."""
-        seed = settings.chosen_seed()
-        completion = Completion(prompt, seed=None if settings.strategy == "greedy" else seed)
+        seed, text = settings.chosen_seed(), prompt if isinstance(prompt, str) else self.tokenizer.decode(prompt)
+        completion = Completion(text, seed=None if settings.strategy == "greedy" else seed)
         for event in self.stream(prompt, settings.replace(seed=seed)):
             completion.text += event.text
             completion.tokens.append(event.token)
             completion.finish_reason = event.finish_reason or completion.finish_reason
         return completion
 
-    def stream(self, prompt: str, settings: GenerationSettings, *, alternatives: int = 0) -> Iterator[TokenEvent]:
+    def stream(self, prompt: str | Sequence[int], settings: GenerationSettings, *, alternatives: int = 0) -> Iterator[TokenEvent]:
         """Tokens as they come; the last one carries the finish reason. An empty prompt begins a new text.
 
-        Raises RequestError when the prompt does not fit the context, naming both numbers.
+        prompt: a text, or its ids (a rendered conversation, whose special tokens no text can write). Raises RequestError when
+        it does not fit the context, naming both numbers.
         """
         tokens, generator = self.encode_prompt(prompt), torch.Generator().manual_seed(settings.chosen_seed())
         decoder, gate = StreamDecoder(self.tokenizer), StopGate(settings.stop)
         room = self.model.config.context_length - len(tokens) + 1  # the last token is written, never read
         count = min(settings.max_tokens, room)
         limit: FinishReason = "length" if count == settings.max_tokens else "context"
-        weight = self.model.head.weight
-        cache = KVCache.allocate(self.model.config, 1, len(tokens) + count - 1, weight.dtype, weight.device)
+        cache = self.model.new_cache(1, len(tokens) + count - 1)
         for left in reversed(range(count)):
             logits_V = self._read(tokens, cache)
             token = draw(distribution(logits_V, settings), generator)
@@ -93,16 +93,17 @@ class Engine:
             if reason is not None:
                 return
 
-    def encode_prompt(self, prompt: str) -> list[int]:
+    def encode_prompt(self, prompt: str | Sequence[int]) -> list[int]:
         """Ids of a prompt. Raises RequestError when they are more than the context holds."""
-        tokens, limit = self.tokenizer.encode(prompt) or [self.tokenizer.end_of_text], self.model.config.context_length
+        tokens = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
+        tokens, limit = tokens or [self.tokenizer.end_of_text], self.model.config.context_length
         if len(tokens) > limit:
             what, cure = f"the prompt has {len(tokens)} tokens, the model's context holds {limit}", "give a shorter prompt"
-            raise RequestError(what, where=f"prompt: {prompt[:40]!r}…", cure=cure)
+            raise RequestError(what, where=f"prompt: {self.tokenizer.decode(tokens[:16])[:40]!r}…", cure=cure)
         return tokens
 
     @torch.no_grad()
-    def _read(self, tokens: list[int], cache: KVCache) -> Tensor:
+    def _read(self, tokens: list[int], cache: Cache) -> Tensor:
         """Read more tokens into the cache; the logits (V,) of what comes next, fp32 on the CPU."""
         weight, was_training = self.model.head.weight, self.model.training
         self.model.eval()

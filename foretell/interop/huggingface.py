@@ -1,10 +1,9 @@
 """A model is a Hugging Face directory: written so that transformers opens it, read whether it is ours or theirs."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from foretell import __version__
@@ -12,26 +11,53 @@ from foretell.base.errors import ModelError
 from foretell.base.files import damaged_files
 from foretell.base.records import dump, read_json
 from foretell.compute.device import default_device
-from foretell.interop.names import from_hugging_face, layouts, to_hugging_face
-from foretell.models.config import ModelConfig, presets
-from foretell.models.gpt import GPT
+from foretell.interop.configs import NATIVE, from_hugging_face, layout_of, to_hugging_face
+from foretell.interop.foreign import Foreign
+from foretell.interop.names import bare, from_theirs, rules, to_theirs
+from foretell.interop.tensors import read_tensors, write_tensors
+from foretell.models.build import assign, build_empty
+from foretell.models.config import ModelConfig, TransformerConfig
+from foretell.models.heads import TaskModel
+from foretell.models.network import LanguageModel, Network
+from foretell.tokenizers.published import gpt2_from_openai, wordpiece_from_vocab
 from foretell.tokenizers.tokenizer import Tokenizer
 
-WEIGHTS = "model.safetensors"
+PARTS = {"pooler": "pooler.dense.weight", "masked": "cls.predictions.transform.dense.weight"}
+PARTS |= {"next_sentence": "cls.seq_relationship.weight"}
 
 
-def save_model(folder: Path, model: GPT, tokenizer: Tokenizer, weights: dict[str, Tensor] | None = None) -> None:
+def save_model(
+    folder: Path, model: Network | TaskModel, tokenizer: Tokenizer | None, weights: dict[str, Tensor] | None = None
+) -> None:
     """Write config, weights (fp32), tokenizer and generation config into an existing folder.
 
     weights: our state dict, when it is not what the model holds (the fp32 masters of a bf16 run).
     """
-    config, ids = model.config, dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), tokenizer.end_of_text)
-    tensors = to_hugging_face(weights if weights is not None else model.state_dict(), config)
-    save_file({name: tensor.float().cpu() for name, tensor in tensors.items()}, folder / WEIGHTS, metadata={"format": "pt"})
-    (folder / WEIGHTS).chmod(0o644)  # safetensors writes 0600
-    for name, content in (("config", config_to_hugging_face(config)), ("generation_config", {"do_sample": False})):
-        (folder / f"{name}.json").write_text(dump(content | ids, indent=2), encoding="utf-8")
-    tokenizer.save(folder, context_length=config.context_length)
+    write_foreign(folder, to_foreign(model, tokenizer, weights))
+
+
+def to_foreign(
+    model: Network | TaskModel, tokenizer: Tokenizer | None, weights: dict[str, Tensor] | None = None, where: str = "the model"
+) -> Foreign:
+    """A model of ours in Hugging Face's words, fp32; the tensors are views."""
+    config, head = (model.body.config, model.head_config) if isinstance(model, TaskModel) else (model.config, None)
+    raw = to_hugging_face(config, head)
+    layout = None if raw["model_type"] == NATIVE else layout_of(raw, "")
+    tensors = to_theirs(weights if weights is not None else model.state_dict(), rules(config, layout, head))
+    return Foreign(raw, {name: tensor.detach().float() for name, tensor in tensors.items()}, tokenizer, where)
+
+
+def write_foreign(folder: Path, foreign: Foreign, shard_bytes: int = 5 * 10**9) -> None:
+    """Write a model that is said in Hugging Face's words into an existing folder, in the dtype of its tensors."""
+    ids: dict[str, Any] = {}
+    if (tokenizer := foreign.tokenizer) is not None:
+        ids = {f"{role}_token_id": tokenizer.role(role) for role in ("bos", "eos", "pad")}
+        ids = {name: token for name, token in ids.items() if token is not None}
+        tokenizer.save(folder, context_length=_context_length(foreign.config))
+    config = {key: value for key, value in foreign.config.items() if key != "auto_map"} | ids
+    for name, content in (("config", config), ("generation_config", {"do_sample": False, **ids})):
+        (folder / f"{name}.json").write_text(dump(content, indent=2), encoding="utf-8")
+    write_tensors(folder, foreign.tensors, shard_bytes)
 
 
 def write_provenance(folder: Path, facts: dict[str, Any]) -> None:
@@ -41,78 +67,85 @@ def write_provenance(folder: Path, facts: dict[str, Any]) -> None:
 
 def load_config(folder: Path) -> ModelConfig:
     """Read config.json. Raises ModelError for an unknown architecture or an option that we do not have."""
-    if not folder.is_dir():
-        raise ModelError("there is no model directory here", where=str(folder), cure="give the folder that holds config.json")
-    return config_from_hugging_face(read_json(folder / "config.json"), str(folder / "config.json"))
+    return from_hugging_face(_read_config(folder), str(folder / "config.json"))[0]
 
 
-def load_model(folder: Path) -> GPT:
-    """Read a model directory, ours or theirs, in fp32. Digests are verified where the directory has them."""
-    config = load_config(folder)
+def load_model(folder: Path) -> Network:
+    """Read a model directory without a task head, ours or theirs, in fp32. Digests are verified where the directory has them.
+
+    fp32 files are mapped, not read: memory is taken as weights are touched.
+    """
+    model = load_any(folder)
+    if isinstance(model, TaskModel):
+        cure = "give a language model's directory; for this one: foretell predict"
+        raise ModelError(f"this model has a head for {model.head_config.kind}, and none for language", where=str(folder), cure=cure)
+    return model
+
+
+def load_any(folder: Path) -> Network | TaskModel:
+    """Read a model directory with or without a task head. Raises ModelError."""
+    raw = _read_config(folder)
     if damaged := damaged_files(folder):
         what, cure = f"the model is not what was saved: {damaged[0]}", "restore the folder from a copy or its run"
         raise ModelError(what, where=str(folder), cure=cure)
-    model = GPT(config)
-    load_weights(model, from_hugging_face(read_tensors(folder), config, str(folder)), str(folder))
+    return model_of(raw, read_tensors(folder), str(folder))
+
+
+def read_foreign(folder: Path) -> Foreign:
+    """A directory in Hugging Face's words, its tensors mapped; the tokenizer from whichever files it has. Raises ModelError."""
+    tokenizer, notes = find_tokenizer(folder), list[str]()
+    if tokenizer is None:
+        notes.append("there is no tokenizer here: the model can be exported, but it can neither read nor write text")
+    return Foreign(_read_config(folder), read_tensors(folder), tokenizer, str(folder), tuple(notes))
+
+
+def find_tokenizer(folder: Path) -> Tokenizer | None:
+    """tokenizer.json, or what older models have in its place: vocab.txt, or vocab.json and merges.txt."""
+    if (folder / "tokenizer.json").exists():
+        return Tokenizer.load(folder)
+    if (folder / "vocab.txt").exists():
+        config = folder / "tokenizer_config.json"
+        lowercase = read_json(config).get("do_lower_case", True) if config.exists() else True
+        return wordpiece_from_vocab(folder / "vocab.txt", lowercase=bool(lowercase))
+    if (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
+        return gpt2_from_openai(folder)
+    return None
+
+
+def model_of(raw: dict[str, Any], tensors: Mapping[str, Tensor], where: str) -> Network | TaskModel:
+    """The model that a config.json and tensors under Hugging Face's names make. Raises ModelError."""
+    config, head = from_hugging_face(raw, where)
+    names = {bare(name) for name in tensors}
+    if isinstance(config, TransformerConfig) and raw["model_type"] != NATIVE:
+        if not config.causal:  # what a file holds is not always what its architecture says
+            config = config.replace(parts=[part for part, name in PARTS.items() if name in names])
+        elif head is not None and "lm_head.weight" not in names:
+            config = config.replace(tied=True)
+    layout = None if raw["model_type"] == NATIVE else layout_of(raw, where)
+    model = build_empty(config, head)
+    assign(model, from_theirs(tensors, rules(config, layout, head), where))
     return model.eval()
 
 
-def open_model(folder: Path) -> tuple[GPT, Tokenizer]:
-    """A directory's model, on the best device, and its tokenizer."""
-    return load_model(folder).to(default_device()), Tokenizer.load(folder)
+def open_model(folder: Path) -> tuple[LanguageModel, Tokenizer]:
+    """A directory's language model, on the best device, and its tokenizer. Raises ModelError for an encoder."""
+    model = load_model(folder)
+    if not isinstance(model, LanguageModel):
+        cure = "give a decoder's directory (GPT, Llama, Qwen, an LSTM)"
+        raise ModelError("this is an encoder: it reads text, and writes none", where=str(folder), cure=cure)
+    return model.to(default_device()), Tokenizer.load(folder)
 
 
-def load_weights(model: GPT, weights: dict[str, Tensor], where: str) -> None:
-    """Put a state dict of ours into a model. Raises ModelError naming the first tensor of another shape."""
-    own = model.state_dict()
-    for name, tensor in weights.items():
-        if own[name].shape != tensor.shape:
-            what = f"the tensor {name} has shape {list(tensor.shape)}, the config says {list(own[name].shape)}"
-            raise ModelError(what, where=where, cure="check that config.json belongs to these weights")
-    model.load_state_dict(weights, strict=not model.config.tied)
+def _read_config(folder: Path) -> dict[str, Any]:
+    if not folder.is_dir():
+        raise ModelError("there is no model directory here", where=str(folder), cure="give the folder that holds config.json")
+    raw = read_json(folder / "config.json")
+    if not isinstance(raw, dict):
+        cure = "restore it from the model's source"
+        raise ModelError("config.json is no JSON object", where=str(folder / "config.json"), cure=cure)
+    return raw
 
 
-def read_tensors(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a directory: one safetensors file, or several with an index. Never a pickle."""
-    index, tensors = folder / f"{WEIGHTS}.index.json", dict[str, Tensor]()
-    for name in sorted(set(read_json(index)["weight_map"].values())) if index.exists() else [WEIGHTS]:
-        path = folder / Path(name).name  # an index from a stranger may not lead out of the folder
-        try:
-            tensors |= load_file(path)
-        except (SafetensorError, OSError) as error:
-            what = "the weights are missing" if isinstance(error, FileNotFoundError) else f"the weights cannot be read: {error}"
-            raise ModelError(what, where=str(path), cure="put the whole safetensors file there; pickles are not read") from error
-    return tensors
-
-
-def config_to_hugging_face(config: ModelConfig) -> dict[str, Any]:
-    """Our config in the words of GPT2Config or Qwen3Config."""
-    layout = layouts()[config.preset]
-    raw = {"model_type": layout["model_type"], "architectures": [layout["architecture"]], "use_cache": True, **layout["fixed"]}
-    raw |= {theirs: getattr(config, ours) for ours, theirs in layout["words"].items()}
-    raw |= dict.fromkeys(("dtype", "torch_dtype"), "float32")
-    if config.preset == "gpt2":
-        dropouts = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), config.dropout)
-        return raw | {"n_ctx": config.context_length} | dropouts
-    rope = {"rope_type": "default", "rope_theta": config.rope_theta}
-    return raw | {"rope_parameters": rope, "attention_dropout": config.dropout}
-
-
-def config_from_hugging_face(raw: dict[str, Any], where: str) -> ModelConfig:
-    """Their config in our words. Options that would change the result and that we do not have are refused by name."""
-    known, kind = {layout["model_type"]: preset for preset, layout in layouts().items()}, raw.get("model_type")
-    if kind not in known:
-        raise ModelError(f"the architecture {kind!r} is not known here", where=where, cure=f"supported: {', '.join(known)}")
-    preset, rope = known[kind], raw.get("rope_parameters") or raw.get("rope_scaling") or {}
-    raw = {"rope_theta": 10_000.0, **raw, "rope_type": rope.get("type"), **rope}
-    for name, only in (layouts()[preset]["fixed"] | {"rope_type": "default"}).items():
-        if raw.get(name) not in (None, only):
-            raise ModelError(f"{name} = {raw[name]!r} is not supported", where=where, cure=f"only {name} = {only!r} is")
-    given = {ours: raw[theirs] for ours, theirs in layouts()[preset]["words"].items() if raw.get(theirs) is not None}
-    try:
-        width, heads = given["d_model"], given["n_head"]
-        silent = {"tied": preset == "gpt2", "n_kv_head": heads, "d_head": width // heads, "d_ff": 4 * width}  # their defaults
-        return ModelConfig.model_validate({"preset": preset, **presets()[preset], **silent, **given})
-    except (KeyError, ValueError) as error:
-        what, cure = f"config.json lacks or misstates a value: {error}", "restore it from the model's source"
-        raise ModelError(what, where=where, cure=cure) from error
+def _context_length(raw: dict[str, Any]) -> int | None:
+    own = raw.get("foretell") or {}
+    return raw.get("n_positions") or raw.get("max_position_embeddings") or own.get("context_length")

@@ -6,8 +6,8 @@ import torch
 
 from foretell.compute.device import DTYPES, Precision
 from foretell.data.batches import Batch
+from foretell.models.build import build, initialise
 from foretell.models.config import ModelConfig
-from foretell.models.gpt import GPT, initialise
 from foretell.training.config import OptimizerSettings, ScheduleSettings
 from foretell.training.parameters import FlatParameters
 from foretell.training.state import Progress, TrainState, make_optimizer
@@ -18,7 +18,7 @@ def tokens_per_second(
     config: ModelConfig, *, micro_batch: int, precision: Precision, device: torch.device, seconds: float = 1.5
 ) -> float:
     """The median speed of real steps over about `seconds`, after one to warm up."""
-    model = GPT(config)
+    model = build(config)
     initialise(model, seed=0)
     parameters = FlatParameters(model.to(device), DTYPES[precision])
     optimizer, schedule = OptimizerSettings(), ScheduleSettings()

@@ -10,10 +10,11 @@ from foretell.base.records import dump, read_json
 from foretell.base.settings import dump_settings
 from foretell.base.units import count, duration
 from foretell.compute.device import peak_bytes
-from foretell.data.batches import held_out_windows
-from foretell.evaluation.perplexity import Score, protocol, score_batches
+from foretell.evaluation.masked import MaskedScore
+from foretell.evaluation.perplexity import Score
 from foretell.evaluation.report import write_report
 from foretell.interop.huggingface import load_model, save_model, write_provenance
+from foretell.jobs.feed import held_out_protocol, held_out_score
 from foretell.jobs.prepare import Prepared
 from foretell.training.checkpoint import checkpoint_path
 
@@ -36,23 +37,24 @@ def finish_run(prepared: Prepared, terminal: Terminal) -> dict[str, Any]:
         write_provenance(partial, {"step": step, "tokens": progress.tokens, "recipe_sha256": digest, "data": data})
         seal(partial)
         remove(run.model)  # of a run that was complete, and was resumed: only now that the new one is whole
-    score, how = score_held_out(prepared, run.model, terminal), protocol(config.context_length, "fp32")
+    score, how = score_held_out(prepared, run.model, terminal), held_out_protocol(config, recipe.data, "fp32")
     write_text(run.evaluation, dump({"metrics": score.to_metrics(how)}, indent=2))
     write_report(
         run, data, {"peak_memory_bytes": max(progress.peak_bytes, peak_bytes()), "threads": prepared.environment["threads"]}
     )
-    told = f"loss {score.loss:.4f}, perplexity {score.perplexity:.2f}, {score.bits_per_byte:.4f} bits per byte"
+    values = score.to_json()
+    told = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in values.items() if isinstance(value, float))
     terminal.say(f"held-out: {told} ({how})\ntrained {progress.step:,} steps in {duration(progress.elapsed_seconds)}")
     places = {"run": str(run.path), "model": str(run.model), "report": str(run.report)}
-    return {**places, "steps": progress.step, "held_out": score.to_json()}
+    return {**places, "steps": progress.step, "held_out": values}
 
 
-def score_held_out(prepared: Prepared, folder: Path, terminal: Terminal) -> Score:
+def score_held_out(prepared: Prepared, folder: Path, terminal: Terminal) -> Score | MaskedScore:
     """The finished model, read back from disk, on all held-out text in fp32."""
-    model, split = load_model(folder).to(prepared.device), prepared.shards.held_out
-    terminal.say(f"scoring {count(split.tokens)} tokens of held-out text")
-    windows = held_out_windows(split, model.config.context_length, prepared.recipe.evaluation.micro_batch)
-    return score_batches(model, windows, prepared.tokenizer.byte_lengths())
+    model, recipe = load_model(folder).to(prepared.device), prepared.recipe
+    terminal.say(f"scoring {count(prepared.shards.held_out.tokens)} tokens of held-out text")
+    micro_batch = recipe.evaluation.micro_batch
+    return held_out_score(model, recipe.data, prepared.shards, prepared.tokenizer, micro_batch=micro_batch)
 
 
 def _data_facts(prepared: Prepared) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from foretell.generation.config import GenerationSettings
 from foretell.generation.engine import Engine
 from foretell.generation.explain import explain
 from foretell.interop.huggingface import open_model
+from foretell.tokenizers.conversation import render
 
 ALTERNATIVES = 5
 ENDINGS = {
@@ -23,14 +24,25 @@ ENDINGS = {
 }
 
 
-def generate(model: Path, prompts: list[str], settings: GenerationSettings, terminal: Terminal, explained: bool) -> dict[str, Any]:
-    """Continue each prompt; text is shown as it comes. Raises ForetellError before any output for a prompt that does not fit."""
+def generate(
+    model: Path,
+    prompts: list[str],
+    settings: GenerationSettings,
+    terminal: Terminal,
+    *,
+    explained: bool = False,
+    chat: bool = False,
+) -> dict[str, Any]:
+    """Continue each prompt; text is shown as it comes. Raises ForetellError before any output for a prompt that does not fit.
+
+    chat: each prompt is a user's message, rendered by the model's chat template, and the assistant's turn is written.
+    """
     set_threads(None)
     engine = Engine(*open_model(model))
-    for prompt in prompts:
-        engine.encode_prompt(prompt)
+    ids = [_message(engine, prompt) if chat else engine.encode_prompt(prompt) for prompt in prompts]
     seeded = settings.replace(seed=settings.chosen_seed())
-    results = [_one(engine, prompt, seeded, terminal, explained) for prompt in prompts]
+    pairs = zip(prompts, ids, strict=True)
+    results = [_one(engine, f"{prompt}\n" if chat else prompt, tokens, seeded, terminal, explained) for prompt, tokens in pairs]
     if settings.strategy == "sample" and settings.seed is None:
         terminal.say(f"(--seed {seeded.seed} writes this again)", style="dim")
     return {"completions": results}
@@ -47,10 +59,17 @@ def read_prompts(source: str) -> list[str]:
     return prompts
 
 
-def _one(engine: Engine, prompt: str, settings: GenerationSettings, terminal: Terminal, explained: bool) -> dict[str, Any]:
+def _message(engine: Engine, prompt: str) -> list[int]:
+    messages = [{"role": "user", "content": prompt}]
+    return engine.encode_prompt(render(messages, engine.tokenizer, add_generation_prompt=True).ids)
+
+
+def _one(
+    engine: Engine, prompt: str, ids: list[int], settings: GenerationSettings, terminal: Terminal, explained: bool
+) -> dict[str, Any]:
     text, tokens = "", list[dict[str, Any]]()
     terminal.say("" if explained else prompt, style="bold", end="", result=True)
-    for event in engine.stream(prompt, settings, alternatives=ALTERNATIVES if explained else 0):
+    for event in engine.stream(ids, settings, alternatives=ALTERNATIVES if explained else 0):
         tokens.append(asdict(event))
         if explained:
             terminal.say(explain(event, len(tokens), prompt + text, engine.tokenizer.token_text(event.token)), result=True)

@@ -14,13 +14,14 @@ from foretell.base.runs import RunFolder
 from foretell.base.settings import changed_keys, dump_settings, load_settings
 from foretell.base.units import count, size
 from foretell.compute.device import DTYPES, Precision, available_bytes, choose_precision, default_device, set_threads
-from foretell.data.batches import TrainBatches
 from foretell.data.shards import Manifest, ShardReader
 from foretell.interop.huggingface import load_config, load_model
+from foretell.jobs.feed import training_batches
 from foretell.jobs.recipe import Recipe
-from foretell.models.config import ModelConfig, ModelSettings, resolve
+from foretell.models.build import build, initialise
+from foretell.models.config import ModelConfig, described
 from foretell.models.counts import parameter_count
-from foretell.models.gpt import GPT, initialise
+from foretell.models.settings import ModelSettings, resolve
 from foretell.planning.memory import require_memory, training_memory
 from foretell.tokenizers.tokenizer import Tokenizer
 from foretell.training.checkpoint import newest_checkpoint, read_state, restore
@@ -28,7 +29,7 @@ from foretell.training.parameters import FlatParameters
 from foretell.training.state import Progress, TrainState, make_optimizer
 
 Resume = Sequence[str] | None  # key=value changes with which to continue a run; absent: begin one
-FIXED = ("data.shards", "model.", "training.seed", "training.batch_tokens", "training.precision")
+FIXED = ("data.", "model.", "training.seed", "training.batch_tokens", "training.precision")
 HARMLESS = ("training.log", "training.checkpoint", "training.keep", "training.sample", "training.tensorboard")
 
 
@@ -65,7 +66,8 @@ def prepare(recipe: Recipe, path: Path, terminal: Terminal, resume: Resume) -> P
     precision, reason = choose_precision(recipe.training.precision, device, config.d_model)
     notes.append(f"precision {precision} ← {reason}; {threads} threads on {device}")
     batch_tokens = _batch_tokens(recipe, config.context_length)
-    TrainBatches(shards.train, recipe.training.seed, config.context_length)  # refuses text that is too short
+    rows = batch_tokens // config.context_length
+    training_batches(config, recipe.data, shards, tokenizer, seed=recipe.training.seed, rows=rows)  # refuses text that is too short
     memory = training_memory(config, micro_batch=recipe.training.micro_batch, precision=precision)
     require_memory(memory, available_bytes(device), config, recipe.training.micro_batch)
     recipe = _resolved(recipe, config, shards.manifest, precision=precision, batch_tokens=batch_tokens, threads=threads)
@@ -86,7 +88,7 @@ def prepare(recipe: Recipe, path: Path, terminal: Terminal, resume: Resume) -> P
     run = run or RunFolder.create(path)
     write_text(run.recipe, dump_settings(recipe))
     if not state.finished:
-        shape = f"{config.preset}, {config.n_layer} layers, {config.d_model} wide, {count(parameter_count(config))} parameters"
+        shape = f"{described(config)}, {count(parameter_count(config))} parameters"
         steps, tokens = state.progress.steps, shards.train.tokens
         work = f"{steps:,} steps of {count(batch_tokens)} tokens = {steps * batch_tokens / tokens:.2g} times through the text"
         notes += [f"model: {shape}; about {size(memory.total)} of memory", f"run: {path}, {work}"]
@@ -124,7 +126,7 @@ def _batch_tokens(recipe: Recipe, context: int) -> int:
 
 def _resolved(recipe: Recipe, config: ModelConfig, text: Manifest, **training: Any) -> Recipe:
     """The recipe with every derived value written out, so that it gives the same run wherever it is read."""
-    names = ("preset", "n_layer", "n_head", "n_kv_head", "d_model", "d_head", "d_ff", "context_length", "tied")
+    names = [name for name in type(config).model_fields if name in ModelSettings.model_fields]
     start, shards = (path.resolve() if path else None for path in (recipe.model.start_from, recipe.data.shards))
     model = recipe.model.replace(size=None, start_from=start, **{name: getattr(config, name) for name in names})
     data = recipe.data.replace(shards=shards, held_out=text.held_out.fraction)
@@ -133,7 +135,7 @@ def _resolved(recipe: Recipe, config: ModelConfig, text: Manifest, **training: A
 
 
 def _build_state(recipe: Recipe, begin: Path | None, config: ModelConfig, device: torch.device, precision: Precision) -> TrainState:
-    model = GPT(config)
+    model = build(config)
     if begin is None:
         initialise(model, recipe.training.seed)
     else:

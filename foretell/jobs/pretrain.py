@@ -14,14 +14,15 @@ from foretell.base.files import write_text
 from foretell.base.records import dump
 from foretell.base.runs import append_record, keep_until, numbered
 from foretell.compute.device import measured_peak
-from foretell.data.batches import TrainBatches, held_out_windows
-from foretell.evaluation.perplexity import score_batches
+from foretell.data.streams import StreamBatches
 from foretell.generation.engine import Engine
+from foretell.jobs.feed import held_out_score, training_batches
 from foretell.jobs.finish import finish_run
 from foretell.jobs.prepare import Prepared, Resume, prepare
 from foretell.jobs.recipe import Recipe
 from foretell.models.counts import flops_per_token
-from foretell.models.gpt import GPT
+from foretell.models.lstm import LSTM
+from foretell.models.network import LanguageModel, Network
 from foretell.training.checkpoint import save_checkpoint
 from foretell.training.display import Display
 from foretell.training.loop import Observer, graceful_stop, train
@@ -84,7 +85,7 @@ def _train(prepared: Prepared, terminal: Terminal, extra: Sequence[Observer]) ->
             Evaluate(_scorer(prepared), training.evaluate_every, training.patience),
             *extra,
             WriteMetrics(run.metrics, training.log_every, readers),
-            Now(_sampler(prepared, display.sample), training.sample_every),
+            *_samplers(prepared, display.sample),
             Now(save, training.checkpoint_every, lambda s: s.finished or (keep_best and s.progress.best_step == s.progress.step)),
         ]
         stack.enter_context(graceful_stop(state.progress))
@@ -97,33 +98,43 @@ def _train(prepared: Prepared, terminal: Terminal, extra: Sequence[Observer]) ->
 
 
 def _stepper(prepared: Prepared) -> Callable[[TrainState], StepReport]:
-    recipe, context = prepared.recipe, prepared.state.model.config.context_length
-    batches = TrainBatches(prepared.shards.train, recipe.training.seed, context)
-    windows, micro = prepared.batch_tokens // context, recipe.training.micro_batch
-    forward = torch.compile(prepared.state.model) if recipe.training.compile else None
+    recipe, model = prepared.recipe, prepared.state.model
+    windows, micro = prepared.batch_tokens // model.config.context_length, recipe.training.micro_batch
+    seed = recipe.training.seed
+    batches = training_batches(model.config, recipe.data, prepared.shards, prepared.tokenizer, seed=seed, rows=windows)
+    forward = torch.compile(model) if recipe.training.compile else None
 
     def step(state: TrainState) -> StepReport:
         first = state.progress.step * windows
+        if (
+            isinstance(model, LSTM)
+            and isinstance(batches, StreamBatches)
+            and (state.memory is None or batches.starts(state.progress.step))
+        ):
+            state.memory = model.new_cache(windows, 0)
         pieces = [batches.batch(first + start, min(micro, windows - start)) for start in range(0, windows, micro)]
         return train_step(state, pieces, recipe.optimizer, recipe.schedule, forward)
 
     return step
 
 
-def _scorer(prepared: Prepared) -> Callable[[GPT], tuple[float, float]]:
-    settings, context = prepared.recipe.evaluation, prepared.state.model.config.context_length
-    bytes_of_token = prepared.tokenizer.byte_lengths()
+def _scorer(prepared: Prepared) -> Callable[[Network], tuple[float, float | None]]:
+    recipe = prepared.recipe
+    measure = partial(held_out_score, micro_batch=recipe.evaluation.micro_batch, windows=recipe.evaluation.windows)
 
-    def score(model: GPT) -> tuple[float, float]:
-        windows = held_out_windows(prepared.shards.held_out, context, settings.micro_batch, settings.windows)
-        result = score_batches(model, windows, bytes_of_token)
-        return result.loss, result.bits_per_byte
+    def score(model: Network) -> tuple[float, float | None]:
+        result = measure(model, recipe.data, prepared.shards, prepared.tokenizer)
+        return result.loss, getattr(result, "bits_per_byte", None)  # hidden tokens are no text whose bytes could be counted
 
     return score
 
 
-def _sampler(prepared: Prepared, show: Callable[[int, str], None]) -> Callable[[TrainState], None]:
-    engine = Engine(prepared.state.model, prepared.tokenizer)
+def _samplers(prepared: Prepared, show: Callable[[int, str], None]) -> list[Observer]:
+    """What writes a sentence every so often; nothing for an encoder, which writes none."""
+    model = prepared.state.model
+    if not isinstance(model, LanguageModel):
+        return []
+    engine = Engine(model, prepared.tokenizer)
 
     def sample(state: TrainState) -> None:
         step = state.progress.step
@@ -131,4 +142,4 @@ def _sampler(prepared: Prepared, show: Callable[[int, str], None]) -> Callable[[
         append_record(prepared.run.samples, {"step": step, "text": text})
         show(step, text)
 
-    return sample
+    return [Now(sample, prepared.recipe.training.sample_every)]

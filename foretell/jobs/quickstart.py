@@ -26,7 +26,7 @@ from foretell.jobs.pretrain import pretrain
 from foretell.jobs.recipe import Recipe, load_recipe
 from foretell.jobs.shards import build_shards
 from foretell.jobs.tokenizer import train_tokenizer
-from foretell.models.config import resolve
+from foretell.models.settings import resolve
 from foretell.planning.advise import SHAPES, Plan, best_plan, vocabulary_size
 from foretell.training.state import StepReport, TrainState
 

@@ -11,7 +11,7 @@ from foretell.data.config import DataSettings
 from foretell.evaluation.config import EvaluationSettings
 from foretell.generation.config import GenerationSettings
 from foretell.jobs.recipes import find
-from foretell.models.config import ModelSettings
+from foretell.models.settings import ModelSettings
 from foretell.tokenizers.config import TokenizerSettings
 from foretell.training.config import OptimizerSettings, ScheduleSettings, TrainingSettings
 

@@ -1,11 +1,21 @@
-"""The KV cache: keys and values of the tokens read so far. Layers write into it; whoever owns it advances it."""
+"""What a language model remembers of the tokens read so far. Layers write into it; whoever owns it advances it."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from foretell.models.config import ModelConfig
+from foretell.models.config import LSTMConfig, TransformerConfig
+
+
+class Cache(Protocol):
+    """`length` tokens have been read."""
+
+    length: int
+
+    def advance(self, count: int) -> None:
+        """Count `count` more tokens as read, after all layers have written them."""
 
 
 @dataclass
@@ -18,7 +28,12 @@ class KVCache:
 
     @classmethod
     def allocate(
-        cls, config: ModelConfig, batch: int, capacity: int, dtype: torch.dtype = torch.float32, device: torch.device | None = None
+        cls,
+        config: TransformerConfig,
+        batch: int,
+        capacity: int,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | None = None,
     ) -> "KVCache":
         """An empty cache for `batch` sequences of up to `capacity` tokens."""
         shape = (config.n_layer, batch, config.n_kv_head, capacity, config.d_head)
@@ -33,4 +48,34 @@ class KVCache:
 
     def advance(self, count: int) -> None:
         """Count `count` more tokens as read, after all layers have written them."""
+        self.length += count
+
+
+@dataclass
+class LSTMState:
+    """hidden, cell: (L, B, U), of the last token read. It has no end: an LSTM reads on for ever."""
+
+    hidden_LBU: Tensor
+    cell_LBU: Tensor
+    length: int = 0
+
+    @classmethod
+    def allocate(cls, config: LSTMConfig, batch: int, dtype: torch.dtype, device: torch.device | None) -> "LSTMState":
+        """The state before the first token: zeros."""
+        shape = (config.n_layer, batch, config.d_hidden)
+        return cls(torch.zeros(shape, dtype=dtype, device=device), torch.zeros(shape, dtype=dtype, device=device))
+
+    def rows(self, start: int, count: int) -> "LSTMState":
+        """Some sequences' state, cut from the graph that made it: gradients do not reach back into the batch before."""
+        hidden_LBU, cell_LBU = (part[:, start : start + count].detach().contiguous() for part in (self.hidden_LBU, self.cell_LBU))
+        return LSTMState(hidden_LBU, cell_LBU, self.length)
+
+    @classmethod
+    def joined(cls, states: "list[LSTMState]") -> "LSTMState":
+        """The states of pieces of a batch, side by side, without their graphs."""
+        hidden = torch.cat([state.hidden_LBU.detach() for state in states], dim=1)
+        return cls(hidden, torch.cat([state.cell_LBU.detach() for state in states], dim=1), states[0].length)
+
+    def advance(self, count: int) -> None:
+        """Count `count` more tokens as read."""
         self.length += count

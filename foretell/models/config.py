@@ -1,115 +1,117 @@
-"""What defines a decoder. `ModelSettings` is what a person writes (one dial is enough); `ModelConfig` is all of it."""
+"""What defines a network, resolved: a transformer (decoder or encoder) or an LSTM. What a person writes is in settings.py."""
 
-import tomllib
-from functools import cache
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from foretell.base.errors import SettingError
-from foretell.base.files import read_text
 from foretell.base.settings import Settings
 
-HEAD_WIDTH = 64  # derived heads are about this wide, as in every GPT of the papers
-SIZES = {"nano": 2, "micro": 3, "tiny": 4, "mini": 6, "small": 12, "medium": 18, "large": 24}  # → n_layer
+Activation = Literal["gelu_tanh", "gelu", "relu", "relu2", "silu", "swiglu"]
+Part = Literal["pooler", "masked", "next_sentence"]
 
 
-class ModelSettings(Settings):
-    """The [model] section. Everything that is left out is derived from `size` or `n_layer` and the preset."""
+class RopeScaling(Settings):
+    """How rotary angles are stretched for contexts beyond those of the first training; fields as in published configs.
 
-    preset: Literal["gpt2", "modern"] = "modern"
-    """gpt2: the GPT-2 paper's block. modern: the Qwen3 layout (RMSNorm, rotary, QK-norm, SwiGLU, grouped KV heads)."""
-    size: Literal["nano", "micro", "tiny", "mini", "small", "medium", "large"] | None = None
-    """A named n_layer: nano 2, micro 3, tiny 4, mini 6, small 12 (GPT-2's 124M shape), medium 18, large 24."""
-    n_layer: PositiveInt | None = None
-    n_head: PositiveInt | None = None
-    n_kv_head: PositiveInt | None = None
-    d_model: PositiveInt | None = None
-    d_head: PositiveInt | None = None
-    d_ff: PositiveInt | None = None
-    context_length: int | None = Field(default=None, gt=1)
-    tied: bool | None = None
-    """The output head shares the token embedding's matrix."""
-    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
-    start_from: Path | None = None
-    """A model directory whose weights begin the run; its architecture and tokenizer come along."""
+    linear: Chen et al. 2023. llama3: Llama 3.1's rule by wavelength. yarn: Peng et al. 2023.
+    """
+
+    kind: Literal["linear", "llama3", "yarn"]
+    factor: PositiveFloat
+    original_context_length: PositiveInt | None = None
+    low_freq_factor: PositiveFloat = 1.0
+    high_freq_factor: PositiveFloat = 4.0
+    beta_fast: PositiveFloat = 32.0
+    beta_slow: PositiveFloat = 1.0
+    attention_factor: PositiveFloat | None = None
+    """yarn: what cos and sin are multiplied with; absent: 0.1·ln(factor) + 1."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> "RopeScaling":
+        if self.kind != "linear" and self.original_context_length is None:
+            raise ValueError(f"{self.kind} scaling needs the original context length | give rope_scaling.original_context_length")
+        return self
 
 
 class ModelConfig(Settings):
-    """A decoder, resolved. In names elsewhere: L n_layer, D d_model, H n_head, G n_kv_head, K d_head, F d_ff, V vocab_size."""
+    """What all networks have. In names elsewhere: L n_layer, D d_model, V vocab_size."""
 
-    preset: Literal["gpt2", "modern"]
     vocab_size: PositiveInt
     context_length: int = Field(gt=1)
     n_layer: PositiveInt
+    d_model: PositiveInt
+    tied: bool
+    """The output head shares the token embedding's matrix."""
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+
+
+class TransformerConfig(ModelConfig):
+    """A decoder, or with causal = false an encoder. In names elsewhere: H n_head, G n_kv_head, K d_head, F d_ff."""
+
+    causal: bool = True
     n_head: PositiveInt
     n_kv_head: PositiveInt
-    d_model: PositiveInt
     d_head: PositiveInt
     d_ff: PositiveInt
     norm: Literal["layernorm", "rmsnorm"]
     norm_eps: PositiveFloat
+    norm_position: Literal["pre", "post"] = "pre"
+    """pre: x + f(norm(x)), and a final norm (GPT-2 and all since). post: norm(x + f(x)), none final (GPT-1, BERT)."""
     position: Literal["learned", "rotary"]
-    rope_theta: float = 10_000.0
-    activation: Literal["gelu_tanh", "swiglu"]
-    bias: bool
-    qk_norm: bool
-    tied: bool
-    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    rope_theta: PositiveFloat = 10_000.0
+    rope_scaling: RopeScaling | None = None
+    activation: Activation
+    qkv_bias: bool
+    out_bias: bool
+    mlp_bias: bool
+    qk_norm: bool = False
+    attention_scale: PositiveFloat | None = None
+    """What scores are multiplied with; absent: 1/√d_head."""
+    window: PositiveInt | None = None
+    """Banded layers see the last `window` tokens, their own included."""
+    windowed_layers: tuple[int, ...] = ()
+    faithful: bool = False
+    """Dropout on the embedding matrices, once a step, the head's tied matrix included, as in GPT-1's released code."""
+    n_segments: PositiveInt | None = None
+    """Encoders: kinds of segments that have an embedding; embeddings are normalised too."""
+    parts: tuple[Part, ...] = ()
+    """Encoders: pooler (tanh of the first token), masked (the language model's head), next_sentence."""
 
     @model_validator(mode="after")
-    def _consistent(self) -> "ModelConfig":
+    def _consistent(self) -> "TransformerConfig":
         if self.n_head % self.n_kv_head:
-            cure = f"model.n_kv_head one of {_divisors(self.n_head)}"
+            cure = f"model.n_kv_head one of {divisors(self.n_head)}"
             raise ValueError(f"n_kv_head = {self.n_kv_head} does not divide n_head = {self.n_head} | {cure}")
         if self.position == "rotary" and self.d_head % 2:
             raise ValueError(f"d_head = {self.d_head} is odd, but rotary positions turn pairs | an even model.d_head")
+        if (self.window is None) != (not self.windowed_layers) or any(n >= self.n_layer for n in self.windowed_layers):
+            raise ValueError("window and windowed_layers do not fit together | give both, of layers that exist")
+        if self.faithful and not self.tied:
+            raise ValueError("faithful means dropout on the tied matrix, but the head has its own | model.tied=true")
         return self
 
 
-@cache
-def presets() -> dict[str, dict[str, Any]]:
-    """presets.toml: what each preset fixes."""
-    return tomllib.loads(read_text(Path(__file__).with_name("presets.toml")))
+class LSTMConfig(ModelConfig):
+    """Embedding D → L layers of U units → D → head: the baseline of Radford et al. 2018, section 5."""
+
+    d_hidden: PositiveInt
+    """U: units of each layer, 2,048 in the paper."""
 
 
-def resolve(settings: ModelSettings, vocab_size: int) -> tuple[ModelConfig, list[str]]:
-    """Derive the whole config from the dials that were set; also say what was derived from what.
-
-    The dial is depth: d_model = 64·n_layer, heads 64 wide; gpt2: d_ff = 4·d_model; modern: d_ff = 8/3·d_model (the same
-    matrix sizes with three matrices) and half as many KV heads. Raises SettingError.
-    """
-    if settings.size and settings.n_layer not in (None, SIZES[settings.size]):
-        raise SettingError("size and n_layer say different things", where="model.size, model.n_layer", cure="give one of them")
-    values, notes = settings.model_dump(exclude_none=True, exclude={"size", "start_from"}), list[str]()
-
-    def derive(name: str, value: int, reason: str) -> int:
-        if name not in values:
-            values[name] = value
-            notes.append(f"{name} {value} ← {reason}")
-        return int(values[name])
-
-    if settings.d_model and not settings.size:
-        n_layer = derive("n_layer", max(1, settings.d_model // HEAD_WIDTH), "d_model / 64")
-    else:
-        n_layer = derive("n_layer", SIZES[settings.size or "small"], f"size={settings.size or 'small'}")
-    d_model = derive("d_model", HEAD_WIDTH * n_layer, "64 · n_layer")
-    n_head = derive("n_head", max(_divisors(d_model, up_to=max(1, d_model // HEAD_WIDTH))), "d_model / 64")
-    if d_model % n_head and settings.d_head is None:
-        what, cure = f"n_head = {n_head} does not divide d_model = {d_model}", f"model.n_head one of {_divisors(d_model)}"
-        raise SettingError(what, where="model.n_head", cure=cure)
-    modern, halved = settings.preset == "modern", settings.preset == "modern" and n_head % 2 == 0
-    derive("n_kv_head", n_head // 2 if halved else n_head, "n_head / 2" if halved else "n_head")
-    derive("d_ff", -(-8 * d_model // 96) * 32 if modern else 4 * d_model, "8/3 · d_model" if modern else "4 · d_model")
-    preset = {"vocab_size": vocab_size, "d_head": d_model // n_head, **presets()[settings.preset]}
-    derive("context_length", preset["context_length"], settings.preset)
-    try:
-        return ModelConfig.model_validate(preset | values), notes
-    except ValidationError as error:
-        what, _, cure = error.errors()[0]["msg"].removeprefix("Value error, ").partition(" | ")
-        raise SettingError(what, where="[model]", cure=cure or "change the model's sizes") from error
+def described(config: ModelConfig) -> str:
+    """A network in a few words, for reports."""
+    sizes = f"{config.n_layer} layers, {config.d_model} wide"
+    if isinstance(config, LSTMConfig):
+        return f"LSTM: {sizes}, {config.d_hidden} units each"
+    if not isinstance(config, TransformerConfig):
+        return sizes
+    norm = f"{config.norm_position}-{'RMSNorm' if config.norm == 'rmsnorm' else 'LayerNorm'}"
+    activation = {"swiglu": "SwiGLU", "gelu_tanh": "GELU", "gelu": "GELU"}.get(config.activation, config.activation)
+    kind = f"{'decoder' if config.causal else 'encoder'} with {norm}, {config.position} positions, {activation}"
+    heads = f"{config.n_head} heads, {config.n_kv_head} KV heads" if config.causal else f"{config.n_head} heads"
+    return f"{kind}: {sizes}, {heads}"
 
 
-def _divisors(number: int, up_to: int | None = None) -> list[int]:
+def divisors(number: int, up_to: int | None = None) -> list[int]:
+    """All numbers that divide `number`, up to `up_to`."""
     return [divisor for divisor in range(1, (up_to or number) + 1) if number % divisor == 0]

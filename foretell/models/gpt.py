@@ -1,93 +1,95 @@
-"""The decoder: GPT-2 and the modern layout are settings of this one page.
+"""The decoder: GPT-1, GPT-2, GPT-3, Llama, Qwen and the modern layout are settings of this one page.
 
     x₀ = E[tokens] (+ P[positions])
-    x  = x + Attention(Norm(x))          pre-norm residual block (Radford et al. 2019)
-    x  = x + MLP(Norm(x))
-    logits = Norm(x) · headᵀ             head = E when tied
+    x  = x + Attention(Norm(x))          pre-norm (Radford et al. 2019):  x = x + MLP(Norm(x))
+    x  = Norm(x + Attention(x))          post-norm (Radford et al. 2018): x = Norm(x + MLP(x))
+    logits = Norm(x) · headᵀ             pre-norm; x · headᵀ post-norm; head = E when tied
 
-B batch, T time, D d_model, V vocabulary.
+B batch, T time, S tokens seen, D d_model, V vocabulary.
 """
 
-import math
-
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from foretell.models.attention import Attention
-from foretell.models.cache import KVCache
-from foretell.models.config import ModelConfig
-from foretell.models.layers import GeluMLP, SwiGLU, make_norm, rotation_table
+from foretell.models.attention import Attention, attention_mask
+from foretell.models.cache import Cache, KVCache
+from foretell.models.config import TransformerConfig
+from foretell.models.layers import make_mlp, make_norm, rotation_table
+from foretell.models.network import LanguageModel
 
 
 class Block(nn.Module):
-    """Attention and MLP, each behind a norm and added to the residual stream."""
+    """Attention and MLP, each with a norm before it or behind it, added to the residual stream."""
 
-    def __init__(self, config: ModelConfig, layer: int) -> None:
+    def __init__(self, config: TransformerConfig, layer: int) -> None:
         super().__init__()
-        self.layer, self.dropout = layer, config.dropout
+        self.layer, self.dropout, self.pre = layer, config.dropout, config.norm_position == "pre"
         self.attention_norm = make_norm(config)
         self.attention = Attention(config)
         self.mlp_norm = make_norm(config)
-        self.mlp = SwiGLU(config) if config.activation == "swiglu" else GeluMLP(config)
+        self.mlp = make_mlp(config)
 
-    def forward(self, x_BTD: Tensor, rotation_2TK: Tensor | None, cache: KVCache | None) -> Tensor:
-        attended_BTD = self.attention(self.attention_norm(x_BTD), rotation_2TK, cache, self.layer)
-        x_BTD = x_BTD + F.dropout(attended_BTD, self.dropout, self.training)
-        return x_BTD + F.dropout(self.mlp(self.mlp_norm(x_BTD)), self.dropout, self.training)
+    def forward(self, x_BTD: Tensor, rotation_2TK: Tensor | None, mask: Tensor | None, cache: KVCache | None) -> Tensor:
+        if self.pre:
+            attended_BTD = self.attention(self.attention_norm(x_BTD), rotation_2TK, mask, cache, self.layer)
+            x_BTD = x_BTD + F.dropout(attended_BTD, self.dropout, self.training)
+            return x_BTD + F.dropout(self.mlp(self.mlp_norm(x_BTD)), self.dropout, self.training)
+        attended_BTD = self.attention(x_BTD, rotation_2TK, mask, cache, self.layer)
+        x_BTD = self.attention_norm(x_BTD + F.dropout(attended_BTD, self.dropout, self.training))
+        out: Tensor = self.mlp_norm(x_BTD + F.dropout(self.mlp(x_BTD), self.dropout, self.training))
+        return out
 
 
-class GPT(nn.Module):
-    """A decoder-only transformer. `forward` gives hidden states; `logits` projects them; the training loss fuses both."""
+class GPT(LanguageModel):
+    """A decoder-only transformer."""
 
+    config: TransformerConfig
     rotation_2TK: Tensor | None
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
         self.token_embedding = nn.Embedding(config.vocab_size, config.d_model)
         self.position_embedding = nn.Embedding(config.context_length, config.d_model) if config.position == "learned" else None
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
-        self.final_norm = make_norm(config)
+        self.final_norm = make_norm(config) if config.norm_position == "pre" else nn.Identity()
         self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
         if config.tied:
             self.head.weight = self.token_embedding.weight
         self.register_buffer("rotation_2TK", rotation_table(config) if config.position == "rotary" else None, persistent=False)
+        self._dropped_VD: Tensor | None = None  # faithful: this step's embedding matrix, for the head
 
-    def forward(self, tokens_BT: Tensor, cache: KVCache | None = None) -> Tensor:
-        """Token ids (B, T) → normalised hidden states (B, T, D). With a cache, T new tokens behind `cache.length` old ones."""
-        past, time = (cache.length if cache else 0), tokens_BT.shape[1]
-        x_BTD = self.token_embedding(tokens_BT)
-        if self.position_embedding is not None:
-            x_BTD = x_BTD + self.position_embedding.weight[past : past + time]
-        x_BTD = F.dropout(x_BTD, self.config.dropout, self.training)
-        rotation_2TK = None if self.rotation_2TK is None else self.rotation_2TK[:, past : past + time].to(x_BTD.dtype)
-        for block in self.blocks:
-            x_BTD = block(x_BTD, rotation_2TK, cache)
+    @property
+    def head_matrix(self) -> Tensor:
+        """(V, D) what the training loss projects with: the head's weight, or (faithful) the matrix dropped out in this step."""
+        return self.head.weight if self._dropped_VD is None else self._dropped_VD
+
+    def new_cache(self, batch: int, capacity: int) -> KVCache:
+        """An empty KV cache for `batch` sequences of up to `capacity` tokens."""
+        return KVCache.allocate(self.config, batch, capacity, self.head.weight.dtype, self.head.weight.device)
+
+    def forward(self, tokens_BT: Tensor, cache: Cache | None = None, keep_BS: Tensor | None = None) -> Tensor:
+        """Token ids (B, T) → hidden states (B, T, D), normalised where the config has a final norm."""
+        past, time, kv = (cache.length if cache else 0), tokens_BT.shape[1], cache if isinstance(cache, KVCache) else None
+        # positions as a slice where they are the same in all rows: looking up a row for each token would cost a copy
+        positions = slice(past, past + time) if keep_BS is None else (keep_BS.cumsum(1) - 1).clamp(min=0)[:, past:]
+        x_BTD = self._embed(tokens_BT, positions)
+        rotation_2TK = None if self.rotation_2TK is None else self.rotation_2TK[:, positions].to(x_BTD.dtype)
+        dense = attention_mask(self.config, time, past, keep_BS, x_BTD)
+        banded = attention_mask(self.config, time, past, keep_BS, x_BTD, self.config.window) if self.config.window else None
+        for layer, block in enumerate(self.blocks):
+            x_BTD = block(x_BTD, rotation_2TK, banded if layer in self.config.windowed_layers else dense, kv)
         out: Tensor = self.final_norm(x_BTD)
         return out
 
-    def logits(self, tokens_BT: Tensor, cache: KVCache | None = None) -> Tensor:
-        """Token ids (B, T) → next-token logits (B, T, V), fp32."""
-        out: Tensor = self.head(self(tokens_BT, cache)).float()
-        return out
-
-
-@torch.no_grad()
-def initialise(model: GPT, seed: int) -> None:
-    """Fill a new model's weights from a seed, independently of any other random state.
-
-    gpt2: N(0, 0.02), projections into the residual stream divided by √(2L), biases 0 (Radford et al. 2019, §2.3).
-    modern: N(0, 1/√D) for matrices; projections into the residual stream start at 0, so that every block starts as the
-    identity (Zhang et al. 2019, Fixup); N(0, 0.02) for embeddings.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    modern, width, depth = model.config.preset == "modern", model.config.d_model, model.config.n_layer
-    for name, parameter in model.named_parameters():
-        if parameter.ndim < 2:
-            parameter.fill_(0.0 if name.endswith("bias") else 1.0)
-            continue
-        std = width**-0.5 if modern and "embedding" not in name and not name.startswith("head") else 0.02
-        if name.endswith((".out.weight", ".down.weight")):
-            std = 0.0 if modern else 0.02 / math.sqrt(2 * depth)
-        parameter.copy_(torch.empty(parameter.shape).normal_(0.0, 1.0, generator=generator) * std)
+    def _embed(self, tokens_BT: Tensor, positions: slice | Tensor) -> Tensor:
+        tokens_VD, dropout = self.token_embedding.weight, self.config.dropout if self.training else 0.0
+        places_TD = self.position_embedding.weight if self.position_embedding is not None else None
+        self._dropped_VD = None
+        if self.config.faithful and dropout:  # on the matrices, once a step: the same entries are gone from input and head
+            tokens_VD = self._dropped_VD = F.dropout(tokens_VD, dropout)
+            places_TD = None if places_TD is None else F.dropout(places_TD, dropout)
+        x_BTD = F.embedding(tokens_BT, tokens_VD)
+        if places_TD is not None:
+            x_BTD = x_BTD + places_TD[positions]
+        return x_BTD if self.config.faithful else F.dropout(x_BTD, dropout)

@@ -1,38 +1,59 @@
 """The shelf of layers: norms, MLPs, rotary positions. B batch, T time, D d_model, F d_ff, H heads, K d_head."""
 
+import math
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from foretell.models.config import ModelConfig
+from foretell.models.config import TransformerConfig
 
 
-def make_norm(config: ModelConfig, width: int | None = None) -> nn.Module:
+def make_norm(config: TransformerConfig, width: int | None = None) -> nn.Module:
     """LayerNorm (Ba et al. 2016) or RMSNorm (Zhang & Sennrich 2019), as the config says."""
     kind: type[nn.Module] = nn.LayerNorm if config.norm == "layernorm" else nn.RMSNorm
     return kind(width or config.d_model, eps=config.norm_eps)
 
 
-class GeluMLP(nn.Module):
-    """x → W₂·gelu(W₁·x): GPT-2's feed-forward layer, with the tanh form of GELU (Hendrycks & Gimpel 2016)."""
+def make_mlp(config: TransformerConfig) -> "MLP | SwiGLU":
+    """The feed-forward layer that the config's activation names."""
+    return SwiGLU(config) if config.activation == "swiglu" else MLP(config)
 
-    def __init__(self, config: ModelConfig) -> None:
+
+def activate(x: Tensor, kind: str) -> Tensor:
+    """GELU exact or by tanh (Hendrycks & Gimpel 2016), ReLU, its square (So et al. 2021) or SiLU."""
+    functions: dict[str, Callable[[Tensor], Tensor]] = {
+        "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+        "gelu": F.gelu,
+        "relu": F.relu,
+        "relu2": lambda x: F.relu(x).square(),
+        "silu": F.silu,
+    }
+    return functions[kind](x)
+
+
+class MLP(nn.Module):
+    """x → W₂·f(W₁·x)."""
+
+    def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.up = nn.Linear(config.d_model, config.d_ff, bias=config.bias)
-        self.down = nn.Linear(config.d_ff, config.d_model, bias=config.bias)
+        self.activation = config.activation
+        self.up = nn.Linear(config.d_model, config.d_ff, bias=config.mlp_bias)
+        self.down = nn.Linear(config.d_ff, config.d_model, bias=config.mlp_bias)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        out: Tensor = self.down(F.gelu(self.up(x_BTD), approximate="tanh"))
+        out: Tensor = self.down(activate(self.up(x_BTD), self.activation))
         return out
 
 
 class SwiGLU(nn.Module):
     """x → W₃·(silu(W₁·x) ⊙ W₂·x) (Shazeer 2020). Gate and up projection are one matrix: one larger product is faster."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
-        self.gate_up = nn.Linear(config.d_model, 2 * config.d_ff, bias=config.bias)
-        self.down = nn.Linear(config.d_ff, config.d_model, bias=config.bias)
+        self.gate_up = nn.Linear(config.d_model, 2 * config.d_ff, bias=config.mlp_bias)
+        self.down = nn.Linear(config.d_ff, config.d_model, bias=config.mlp_bias)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         gate_BTF, up_BTF = self.gate_up(x_BTD).chunk(2, dim=-1)
@@ -40,19 +61,46 @@ class SwiGLU(nn.Module):
         return out
 
 
-def rotation_table(config: ModelConfig) -> Tensor:
+def rotation_table(config: TransformerConfig) -> Tensor:
     """cos and sin of every position's angles: (2, context_length, K), fp32; each angle stands twice, for i and i + K/2.
 
     Source: Su et al. 2021, section 3.2.2; pair (i, i + K/2) turns by position · θ^(−2i/K), the layout of Llama and Qwen.
     """
-    frequency_K2 = config.rope_theta ** (-torch.arange(0, config.d_head, 2, dtype=torch.float32) / config.d_head)
-    angle_TK2 = torch.arange(config.context_length, dtype=torch.float32)[:, None] * frequency_K2
+    frequency_K2, size = rotary_frequencies(config)
+    angle_TK2 = torch.arange(config.context_length, dtype=torch.float32, device="cpu")[:, None] * frequency_K2
     angle_TK = torch.cat((angle_TK2, angle_TK2), dim=-1)
-    return torch.stack((angle_TK.cos(), angle_TK.sin()))
+    return torch.stack((angle_TK.cos(), angle_TK.sin())) * size
+
+
+def rotary_frequencies(config: TransformerConfig) -> tuple[Tensor, float]:
+    """Radians per position of each pair (K/2, fp32), and what cos and sin are multiplied with (1, but for yarn)."""
+    exponent_K2 = torch.arange(0, config.d_head, 2, dtype=torch.float32, device="cpu") / config.d_head
+    frequency_K2, scaling = 1.0 / config.rope_theta**exponent_K2, config.rope_scaling
+    if scaling is None:
+        return frequency_K2, 1.0
+    slow_K2 = frequency_K2 / scaling.factor
+    if scaling.kind == "linear":
+        return slow_K2, 1.0
+    original = scaling.original_context_length or config.context_length
+    if scaling.kind == "llama3":  # long waves are stretched, short ones kept, those between mixed
+        turns_K2 = original * frequency_K2 / (2 * math.pi)
+        kept_K2 = (turns_K2 - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
+        kept_K2 = kept_K2.clamp(0, 1)
+        return (1 - kept_K2) * slow_K2 + kept_K2 * frequency_K2, 1.0
+
+    def pair(turns: float) -> float:  # the pair that makes so many turns within the original context
+        return config.d_head * math.log(original / (turns * 2 * math.pi)) / (2 * math.log(config.rope_theta))
+
+    first = max(math.floor(pair(scaling.beta_fast)), 0)
+    last = min(math.ceil(pair(scaling.beta_slow)), config.d_head - 1)
+    index_K2 = torch.arange(config.d_head // 2, dtype=torch.float32, device="cpu")
+    stretched_K2 = ((index_K2 - first) / max(last - first, 0.001)).clamp(0, 1)
+    size = scaling.attention_factor or (0.1 * math.log(scaling.factor) + 1.0 if scaling.factor > 1 else 1.0)
+    return slow_K2 * stretched_K2 + frequency_K2 * (1 - stretched_K2), size
 
 
 def rotate(x_BTHK: Tensor, rotation_2TK: Tensor) -> Tensor:
-    """Turn each pair of a head's coordinates by its position's angle, given as cos and sin."""
-    cos_T1K, sin_T1K = rotation_2TK[:, :, None].unbind()
+    """Turn each pair of a head's coordinates by its position's angle, given as cos and sin: (2, T, K) or (2, B, T, K)."""
+    cos_T1K, sin_T1K = rotation_2TK.unsqueeze(-2).unbind()
     first, second = x_BTHK.chunk(2, dim=-1)
     return x_BTHK * cos_T1K + torch.cat((-second, first), dim=-1) * sin_T1K

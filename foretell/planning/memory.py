@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from foretell.base.errors import CapacityError
 from foretell.base.units import size
-from foretell.models.config import ModelConfig
+from foretell.models.config import ModelConfig, TransformerConfig
 from foretell.models.counts import parameter_count
 
 
@@ -30,13 +30,18 @@ def training_memory(config: ModelConfig, *, micro_batch: int, precision: str) ->
     """
     parameters, tokens = parameter_count(config), micro_batch * config.context_length
     value_bytes, copies = (2, 6) if precision == "bf16" else (4, 4)  # of an activation; of a weight with its copies
-    per_token = 10 * config.d_model + 4 * config.d_ff + 5 * (config.n_head + config.n_kv_head) * config.d_head
-    scores = 3 * config.n_head * config.context_length
+    if isinstance(config, TransformerConfig):
+        per_token = 10 * config.d_model + 4 * config.d_ff + 5 * (config.n_head + config.n_kv_head) * config.d_head
+        per_token += 3 * config.n_head * config.context_length  # attention scores
+    else:
+        per_token = 3 * config.d_model + 17 * getattr(
+            config, "d_hidden", config.d_model
+        )  # gates by input, by state, summed; states
     return MemoryPlan(
         weights=parameters * copies,
         gradients=parameters * copies,
         optimizer=parameters * 8,
-        activations=tokens * config.n_layer * (per_token + scores) * value_bytes,
+        activations=tokens * config.n_layer * per_token * value_bytes,
         logits=4 * config.vocab_size * (config.d_model + min(tokens, max(64, 2**21 // config.vocab_size)) * 2),
     )
 

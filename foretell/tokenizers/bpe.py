@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable
 
-from foretell.base.errors import DataError, SettingError
 from foretell.tokenizers.config import TokenizerSettings
-from foretell.tokenizers.tokenizer import END_OF_TEXT, Tokenizer, library_errors, pieces
+from foretell.tokenizers.library import training_errors
+from foretell.tokenizers.pieces import pieces
+from foretell.tokenizers.tokenizer import END_OF_TEXT, Tokenizer
 
 # Source: Qwen2's tokenizer. The very same, so that a GGUF export can truthfully call it by llama.cpp's name for it.
 SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -25,11 +26,8 @@ def train_bpe(texts: Iterable[str], settings: TokenizerSettings) -> Tokenizer:
     trainer = trainers.BpeTrainer(
         vocab_size=wanted, min_frequency=2, initial_alphabet=alphabet, special_tokens=special, show_progress=False
     )
-    with library_errors(DataError("the tokenizer library failed on this text", where="training", cure="leave out parts of it")):
+    with training_errors():
         inner.train_from_iterator((piece for text in texts for piece in pieces(text)), trainer)
     inner.pre_tokenizer = pre_tokenizers.Sequence([split, to_bytes])
-    if (supported := inner.get_vocab_size()) < wanted:
-        what = f"a vocabulary of {wanted} tokens is more than this text supports, which is {supported}"
-        cure = f"set tokenizer.vocab_size={supported} or less, or give more text"
-        raise SettingError(what, where="tokenizer.vocab_size", cure=cure)
-    return Tokenizer(inner, {})
+    settings.require(inner.get_vocab_size())
+    return Tokenizer(inner, dict.fromkeys(("bos_token", "eos_token", "pad_token"), END_OF_TEXT))

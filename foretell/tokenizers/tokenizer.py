@@ -1,40 +1,44 @@
-"""The tokenizer as the rest of the house sees it: text and bytes to ids and back, exactly."""
+"""The tokenizer as the rest of the house sees it: text and bytes to ids and back, exactly where its kind can."""
 
-import codecs
+import copy
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from foretell.base.errors import DataError, ForetellError, ModelError
+from foretell.base.errors import DataError, ModelError
 from foretell.base.files import write_text
-from foretell.base.records import dump, read_json
+from foretell.tokenizers import gpt1
+from foretell.tokenizers.files import ROLES as ROLES
+from foretell.tokenizers.files import named, read_config, template_of, write_config
+from foretell.tokenizers.library import library_errors
+from foretell.tokenizers.pieces import LONGEST_PIECE, pieces
+from foretell.tokenizers.pieces import grouped as grouped
+from foretell.tokenizers.stream import StreamDecoder as StreamDecoder
+from foretell.tokenizers.styles import ENDS_OF_TEXT, adds_space, kind_of, seam_of, written
 
 if TYPE_CHECKING:
     import tokenizers
 
-T = TypeVar("T")
-
-END_OF_TEXT = "<|endoftext|>"
-PIECE_CHARACTERS, LONGEST_PIECE = 64_000, 256_000
+END_OF_TEXT = ENDS_OF_TEXT[0]
 GROUP_CHARACTERS = 1_000_000  # per call of the library, which needs up to 600 bytes of memory for each
-# Between a letter and a space before a letter, and after a lone newline, the split patterns of GPT-2, Llama 3 and Qwen
-# always end a token, whatever stands further left or right: cut there, and the pieces have the tokens of the whole.
-SEAM = re.compile(r"(?<=[^\W\d_])(?= [^\W\d_])|(?<=\S\n)(?=\S)")
 NOT_UTF8 = re.compile("([\udc80-\udcff]+)")  # how Python's surrogateescape marks such bytes
 
 
 class Tokenizer:
-    """A byte-level BPE tokenizer: ours, or that of a Hugging Face model directory (GPT-2, Qwen, Llama 3, …).
+    """A tokenizer of any kind: ours, a published one, or that of a Hugging Face model directory (GPT-2, Llama, Qwen, BERT, …).
 
+    kind: see `styles.kind_of`. bpe and byte give back any bytes exactly; char and word what they know; the others what their
+    normalisation leaves of a text. What a tokenizer has no token for becomes its `unknown` id and is decoded to U+FFFD.
     Special tokens are no text: `<|endoftext|>` written in a text is encoded as any other characters, and decoding skips
-    special ids. A foreign tokenizer that normalises gives back the normalised text.
+    special ids. (A byte-level vocabulary that lacks rare bytes, as SmolLM2's does, leaves them out, in every library.)
+    end_of_text: the token named as eos_token, else as sep_token, else the first of ENDS_OF_TEXT. GPT-1 had no such token:
+    the one of its newline ends a text.
     """
 
     def __init__(self, inner: "tokenizers.Tokenizer", config: dict[str, Any], where: str = "tokenizer") -> None:
@@ -43,12 +47,17 @@ class Tokenizer:
         inner.no_padding()
         inner.encode_special_tokens = True
         self._inner, self._config, self._where = inner, config, where
-        named = config.get("eos_token") or END_OF_TEXT
-        self._end_text = str(named["content"] if isinstance(named, dict) else named)
+        self.kind = kind_of(inner)
+        known = (text for text in ENDS_OF_TEXT if inner.token_to_id(text) is not None)
+        self._end_text = named(config, "eos") or named(config, "sep") or next(known, END_OF_TEXT)
         if (end_of_text := inner.token_to_id(self._end_text)) is None:
             cure = "name one of its tokens as eos_token in tokenizer_config.json"
             raise ModelError(f"the tokenizer has no token {self._end_text} to end a text with", where=where, cure=cure)
         self.end_of_text = end_of_text
+        unknown = getattr(inner.model, "unk_token", None)
+        self.unknown: int | None = None if unknown is None else inner.token_to_id(unknown)
+        self._seam, self._adds_space = seam_of(inner, self.kind), adds_space(inner, self.kind)
+        self._faithful = gpt1.plain_bpe(inner) if config.get("foretell_text") == "gpt1" else None
         self._bytes, self._byte_ids = self._tables()
         self.vocab_size = max(self._bytes) + 1
 
@@ -57,27 +66,64 @@ class Tokenizer:
         """Open a tokenizer or model directory. Raises ModelError."""
         import tokenizers
 
-        path, config = directory / "tokenizer.json", directory / "tokenizer_config.json"
+        path = directory / "tokenizer.json"
         what = f"this directory has no tokenizer: tokenizer.json is {'damaged' if path.is_file() else 'missing'}"
         cure = "copy tokenizer.json and tokenizer_config.json there from the tokenizer that the model was trained with"
         with library_errors(ModelError(what, where=str(directory), cure=cure)):
-            inner = tokenizers.Tokenizer.from_file(str(path))
-            return cls(inner, read_json(config) if config.is_file() else {}, where=str(directory))
+            return cls(tokenizers.Tokenizer.from_file(str(path)), read_config(directory), where=str(directory))
 
     def save(self, directory: Path, context_length: int | None = None) -> None:
-        """Write the two files that transformers' AutoTokenizer opens."""
+        """Write the files that transformers' AutoTokenizer opens (and vLLM: a chat template lies in both places)."""
         directory.mkdir(parents=True, exist_ok=True)
-        config: dict[str, Any] = dict.fromkeys(["bos_token", "eos_token", "pad_token"], self._end_text)
+        ours = self.kind not in ("wordpiece", "gpt1")  # those have roles of their own, and no end of text that others know
+        config: dict[str, Any] = dict.fromkeys(["bos_token", "eos_token", "pad_token"] if ours else [], self._end_text)
         config |= {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **self._config}
         if context_length is not None:
             config["model_max_length"] = context_length
         write_text(directory / "tokenizer.json", self._inner.to_str(pretty=True))
-        write_text(directory / "tokenizer_config.json", dump(config, indent=2) + "\n")
+        write_config(directory, config)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The content of tokenizer_config.json."""
+        return dict(self._config)
+
+    @property
+    def chat_template(self) -> str | None:
+        """The Jinja template that renders a conversation."""
+        return template_of(self._config)
+
+    def with_chat_template(self, template: str) -> "Tokenizer":
+        """The same tokenizer with another chat template."""
+        changed = copy.copy(self)
+        changed._config = {**self._config, "chat_template": template}
+        return changed
+
+    def with_special_tokens(self, contents: Sequence[str]) -> "Tokenizer":
+        """The same tokenizer with special tokens more: new ids at the end, for those that it does not have."""
+        inner = copy.deepcopy(self._inner)
+        inner.add_special_tokens(list(contents))
+        return Tokenizer(inner, self._config, self._where)
+
+    def role(self, name: str) -> int | None:
+        """The id of the token that tokenizer_config.json gives a role: bos, eos, pad, unk, cls, sep or mask."""
+        content = named(self._config, name)
+        return None if content is None else self._inner.token_to_id(content)
+
+    @property
+    def special_ids(self) -> dict[str, int]:
+        """Content → id of every special token, whether marked as one, named for a role or ending a text."""
+        contents = [token.content for token in self._inner.get_added_tokens_decoder().values() if token.special]
+        contents += [content for name in ROLES if (content := named(self._config, name))]
+        contents += [self._end_text] if self.kind != "gpt1" else []  # there it is a newline, which is text
+        ids = {content: self._inner.token_to_id(content) for content in contents}
+        return {content: token for content, token in ids.items() if token is not None}
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of tokenizer.json's content, however it was laid out."""
-        return hashlib.sha256(json.dumps(json.loads(self._inner.to_str()), sort_keys=True).encode()).hexdigest()
+        """SHA-256 of tokenizer.json's content, however it was laid out (and of how a text is prepared, where that is our part)."""
+        content = json.dumps(json.loads(self._inner.to_str()), sort_keys=True)
+        return hashlib.sha256((content + ("" if self._faithful is None else "gpt1")).encode()).hexdigest()
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text."""
@@ -86,17 +132,24 @@ class Tokenizer:
     def encode_batch(self, texts: Sequence[str]) -> list[NDArray[np.uint32]]:
         """The ids of each text. The library works on all cores, unless TOKENIZERS_PARALLELISM=false is set."""
         parts: list[list[NDArray[np.uint32]]] = [[np.empty(0, np.uint32)] for _ in texts]
-        owned = ((index, piece) for index, text in enumerate(texts) for piece in pieces(text))
+        owned = ((index, piece) for index, text in enumerate(texts) for piece in self._pieces(text))
         failed = DataError("the tokenizer library failed on a text", where=self._where, cure="leave out parts of the text")
         for group in grouped(owned, lambda item: len(item[1]), GROUP_CHARACTERS):
             with library_errors(failed):
-                encodings = self._inner.encode_batch_fast([piece for _, piece in group], add_special_tokens=False)
+                batch: list[Any] = [piece for _, piece in group]
+                if self._faithful is None:
+                    encodings = self._inner.encode_batch_fast(batch, add_special_tokens=False)
+                else:
+                    batch = [gpt1.words(piece) for piece in batch]
+                    encodings = self._faithful.encode_batch_fast(batch, is_pretokenized=True, add_special_tokens=False)
             for (index, _), encoding in zip(group, encodings, strict=True):
                 parts[index].append(np.array(encoding.ids, dtype=np.uint32))
         return [np.concatenate(part) for part in parts]
 
     def encode_bytes(self, data: bytes) -> list[int]:
-        """The ids of any bytes; what is not UTF-8 becomes the tokens of its single bytes."""
+        """The ids of any bytes; what is not UTF-8 becomes tokens of single bytes, or U+FFFD where not all have one."""
+        if not self._byte_ids:
+            return self.encode(data.decode("utf-8", "replace"))
         parts = NOT_UTF8.split(data.decode("utf-8", "surrogateescape"))  # text, bytes, text, …, text
         ids: list[list[int]] = [encoded.tolist() for encoded in self.encode_batch(parts[::2])]
         broken = ([self._byte_ids[byte] for byte in part.encode("utf-8", "surrogateescape")] for part in parts[1::2])
@@ -112,11 +165,13 @@ class Tokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text that ids stand for; bytes that are no whole character become U+FFFD."""
-        return self.decode_bytes(ids).decode("utf-8", "replace")
+        text = self.decode_bytes(ids).decode("utf-8", "replace")
+        return text.removesuffix(" ") if self.kind == "gpt1" else text.removeprefix(" " if self._adds_space else "")
 
     def token_text(self, token: int) -> str:
         """A token for display: spaces visible, control characters and parts of characters escaped."""
-        content = self.decode_bytes([token]).decode("utf-8", "backslashreplace") or str(self._inner.id_to_token(token))
+        content = self.decode_bytes([token] if token != self.unknown else []).decode("utf-8", "backslashreplace")
+        content = content or str(self._inner.id_to_token(token))
         shown = (letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in content)
         return "".join(shown).replace(" ", "␣")
 
@@ -124,75 +179,22 @@ class Tokenizer:
         """(V,) how many bytes of text each id stands for; special tokens 0."""
         return np.array([len(self._bytes.get(token, b"")) for token in range(self.vocab_size)], np.int64)
 
+    def _pieces(self, text: str) -> Iterable[str]:
+        """A text in pieces that have its tokens; in one piece where that cannot be known."""
+        if self._seam is None or self._faithful is not None:
+            return [text] if text else []
+        return pieces(text, longest=LONGEST_PIECE if self.kind == "bpe" else None, seam=self._seam)
+
     def _tables(self) -> tuple[dict[int, bytes], list[int]]:
-        """Token id → the bytes it stands for, and byte → the id of its token."""
-        alphabet, vocabulary = byte_alphabet(), self._inner.get_vocab(with_added_tokens=False)
-        added = self._inner.get_added_tokens_decoder().items()
-        contents = {token: b"" if kind.special else kind.content.encode() for token, kind in added} | {self.end_of_text: b""}
+        """Token id → the bytes it stands for, and byte → the id of its token (empty where not every byte has one)."""
         try:
-            contents |= {n: bytes(alphabet[letter] for letter in text) for text, n in vocabulary.items() if n not in contents}
+            if self.kind == "bpe" and getattr(self._inner.model, "end_of_word_suffix", None):
+                raise KeyError("CLIP's mixture of both styles")
+            contents = written(self._inner, self.kind, set(self.special_ids.values()), self.unknown)
             ids = {content: token for token, content in contents.items()}
-            return contents, [ids[bytes([byte])] for byte in range(256)]
+            whole = self.kind in ("bpe", "byte") and all(bytes([byte]) in ids for byte in range(256))
+            byte_ids = [ids[bytes([byte])] for byte in range(256)] if whole else []
         except KeyError as error:
-            cure = "use a model with a byte-level BPE tokenizer, as those of GPT-2, Llama 3 and Qwen"
-            raise ModelError("the tokenizer is no byte-level BPE with all 256 bytes", where=self._where, cure=cure) from error
-
-
-class StreamDecoder:
-    """Ids to text one at a time; a character whose bytes lie in several tokens is held back until it is whole."""
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer, self._utf8 = tokenizer, codecs.getincrementaldecoder("utf-8")("replace")
-
-    def push(self, token: int) -> str:
-        """The text that has become certain with this token; often one token's, sometimes none."""
-        return self._utf8.decode(self._tokenizer.decode_bytes([token]))
-
-    def finish(self) -> str:
-        """What was still held back."""
-        return self._utf8.decode(b"", final=True)
-
-
-def pieces(text: str, size: int = PIECE_CHARACTERS, longest: int = LONGEST_PIECE) -> Iterator[str]:
-    """A long text, cut at the first seam after `size` characters; where there is none for long, at `longest`."""
-    start = 0
-    while len(text) - start > size:
-        seam = SEAM.search(text, start + size, start + longest)
-        end = seam.start() if seam else start + longest
-        yield text[start:end]
-        start = end
-    if start < len(text):
-        yield text[start:]
-
-
-def grouped(items: Iterable[T], size: Callable[[T], int], limit: int) -> Iterator[list[T]]:
-    """Lists of neighbouring items, each closed as soon as its sizes add up to `limit`."""
-    group: list[T] = []
-    filled = 0
-    for item in items:
-        group.append(item)
-        filled += size(item)
-        if filled >= limit:
-            yield group
-            group, filled = [], 0
-    if group:
-        yield group
-
-
-def byte_alphabet() -> dict[str, int]:
-    """The printable letter that stands for each byte in a vocabulary → the byte. Source: OpenAI's GPT-2, encoder.py."""
-    visible = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    hidden = [byte for byte in range(256) if byte not in visible]
-    return dict(zip(map(chr, [*visible, *range(256, 256 + len(hidden))]), visible + hidden, strict=True))
-
-
-@contextmanager
-def library_errors(error: ForetellError) -> Iterator[None]:
-    """Turn any failure of the Rust library into an error for the user; its panics are no `Exception`s."""
-    try:
-        yield
-    except BaseException as failure:
-        panic = type(failure).__name__ == "PanicException"
-        if isinstance(failure, ForetellError) or not (isinstance(failure, Exception) or panic):
-            raise
-        raise error from failure
+            cure = "use a model with a tokenizer as those of GPT-1, GPT-2, Llama, Qwen or BERT"
+            raise ModelError("the tokenizer is no byte-level BPE, though it says so", where=self._where, cure=cure) from error
+        return contents, byte_ids

@@ -17,8 +17,8 @@ from torch import Tensor
 from foretell.base.errors import CheckpointError
 from foretell.base.files import SEAL, atomic_path, damaged_files, remove, seal
 from foretell.base.records import dump, read_json
-from foretell.interop.huggingface import read_tensors, save_model
-from foretell.interop.names import from_hugging_face
+from foretell.interop.huggingface import load_any, save_model
+from foretell.models.cache import LSTMState
 from foretell.tokenizers.tokenizer import Tokenizer
 from foretell.training.state import Progress, TrainState
 
@@ -77,13 +77,16 @@ def read_state(path: Path) -> tuple[Progress, dict[str, Any]]:
 def restore(path: Path, state: TrainState) -> None:
     """Put a verified checkpoint into a freshly built state: weights, moments, random state, counters."""
     state.progress, _ = read_state(path)
-    weights = from_hugging_face(read_tensors(path), state.model.config, str(path))
-    state.parameters.load(weights)
+    state.parameters.load(load_any(path).state_dict())
     tensors = load_file(path / OPTIMIZER)
     for index, group in enumerate(state.optimizer.param_groups):
         master = group["params"][0]
         moments = {name: tensors[f"{name}.{index}"].to(master.device) for name in ("exp_avg", "exp_avg_sq")}
         state.optimizer.state[master] = {"step": tensors["step"].clone(), **moments}
+    if "memory" in tensors:
+        device = state.model.head.weight.device
+        hidden_LBU, cell_LBU = tensors["memory"].to(device).unbind()
+        state.memory = LSTMState(hidden_LBU, cell_LBU)
     torch.set_rng_state(tensors["random_state"])
     if torch.cuda.is_available() and "cuda_random_state" in tensors:
         torch.cuda.set_rng_state(tensors["cuda_random_state"])
@@ -96,6 +99,8 @@ def _optimizer_tensors(state: TrainState) -> dict[str, Tensor]:
         moments = state.optimizer.state.get(master) or {name: torch.zeros_like(master) for name in ("exp_avg", "exp_avg_sq")}
         tensors |= {f"{name}.{index}": moments[name].cpu() for name in ("exp_avg", "exp_avg_sq")}
         tensors["step"] = moments.get("step", tensors["step"]).cpu()
+    if state.memory is not None:
+        tensors["memory"] = torch.stack([state.memory.hidden_LBU, state.memory.cell_LBU]).cpu()
     if torch.cuda.is_available():
         tensors["cuda_random_state"] = torch.cuda.get_rng_state()
     return tensors

@@ -26,7 +26,8 @@ class Display:
 
     def __call__(self, record: dict[str, Any]) -> None:
         if "held_out_loss" in record:
-            self._held_out = f" (held-out {record['held_out_loss']:.3f}, {record['held_out_bits_per_byte']:.3f} bits/byte)"
+            bits = f", {record['held_out_bits_per_byte']:.3f} bits/byte" if "held_out_bits_per_byte" in record else ""
+            self._held_out = f" (held-out {record['held_out_loss']:.3f}{bits})"
         line = self._line(record)
         if self._live is not None:
             self._live.update(line, refresh=True)

@@ -15,37 +15,44 @@ class _LinearCrossEntropy(torch.autograd.Function):
     """Loss and both gradients in one pass over chunks of rows; backward only scales them."""
 
     @staticmethod
-    def forward(ctx: Any, hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, weight_N: Tensor) -> Tensor:
+    def forward(ctx: Any, hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, weight_N: Tensor, bias_V: Tensor | None) -> Tensor:
         loss = torch.zeros((), dtype=torch.float32, device=hidden_ND.device)
         grad_hidden_ND = torch.empty_like(hidden_ND)
         grad_head_VD = torch.zeros_like(head_VD, dtype=torch.float32)  # sums over chunks lose digits in bf16
+        grad_bias_V = None if bias_V is None else torch.zeros_like(bias_V, dtype=torch.float32)
         for rows in _chunks(hidden_ND, head_VD):
             hidden, targets, weight = hidden_ND[rows], targets_N[rows, None], weight_N[rows]
-            log_probs = (hidden @ head_VD.t()).float().log_softmax(dim=-1)
+            log_probs = _logits(hidden, head_VD, bias_V).log_softmax(dim=-1)
             loss -= (log_probs.gather(1, targets).squeeze(1) * weight).sum()
             error = log_probs.exp_()  # softmax − one-hot: the gradient of each row
             error.scatter_add_(1, targets, torch.full_like(weight, -1.0)[:, None])
-            error = error.mul_(weight[:, None]).to(hidden.dtype)
+            error = error.mul_(weight[:, None])
+            if grad_bias_V is not None:
+                grad_bias_V += error.sum(0)
+            error = error.to(hidden.dtype)
             torch.mm(error, head_VD, out=grad_hidden_ND[rows])
             if head_VD.dtype == torch.float32:
                 grad_head_VD.addmm_(error.t(), hidden)
             else:
                 grad_head_VD += error.t() @ hidden
-        ctx.save_for_backward(grad_hidden_ND, grad_head_VD)
+        ctx.save_for_backward(grad_hidden_ND, grad_head_VD, grad_bias_V)
         ctx.head_dtype = head_VD.dtype
         return loss
 
     @staticmethod
-    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        grad_hidden_ND, grad_head_VD = ctx.saved_tensors
+    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor, Tensor, None, None, Tensor | None]:
+        grad_hidden_ND, grad_head_VD, grad_bias_V = ctx.saved_tensors
         scaled_head_VD = (grad_head_VD * grad_loss).to(ctx.head_dtype)
-        return grad_hidden_ND * grad_loss.to(grad_hidden_ND.dtype), scaled_head_VD, None, None
+        scaled_bias_V = None if grad_bias_V is None else (grad_bias_V * grad_loss).to(ctx.head_dtype)
+        return grad_hidden_ND * grad_loss.to(grad_hidden_ND.dtype), scaled_head_VD, None, None, scaled_bias_V
 
 
-def cross_entropy_sum(hidden_BTD: Tensor, head_VD: Tensor, targets_BT: Tensor, weight_BT: Tensor) -> Tensor:
-    """Σ weight · −log softmax(hidden·headᵀ)[target], a scalar in nats, with gradients for hidden and head."""
+def cross_entropy_sum(
+    hidden_BTD: Tensor, head_VD: Tensor, targets_BT: Tensor, weight_BT: Tensor, bias_V: Tensor | None = None
+) -> Tensor:
+    """Σ weight · −log softmax(hidden·headᵀ + bias)[target], a scalar in nats, with gradients for hidden, head and bias."""
     flat = hidden_BTD.reshape(-1, hidden_BTD.shape[-1]), head_VD, targets_BT.reshape(-1), weight_BT.reshape(-1).float()
-    loss: Tensor = _LinearCrossEntropy.apply(*flat)  # type: ignore[no-untyped-call]
+    loss: Tensor = _LinearCrossEntropy.apply(*flat, bias_V)  # type: ignore[no-untyped-call]
     return loss
 
 
@@ -58,6 +65,11 @@ def nats_per_token(hidden_BTD: Tensor, head_VD: Tensor, targets_BT: Tensor) -> T
         log_probs = (hidden_ND[rows] @ head_VD.t()).float().log_softmax(dim=-1)
         nats_N[rows] = -log_probs.gather(1, targets_N[rows, None]).squeeze(1)
     return nats_N.view(targets_BT.shape)
+
+
+def _logits(hidden_ND: Tensor, head_VD: Tensor, bias_V: Tensor | None) -> Tensor:
+    logits_NV = hidden_ND @ head_VD.t()
+    return logits_NV.float() if bias_V is None else (logits_NV + bias_V).float()
 
 
 def _chunks(hidden_ND: Tensor, head_VD: Tensor) -> list[slice]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from foretell.base.runs import append_record
 from foretell.compute.device import peak_bytes
-from foretell.models.gpt import GPT
+from foretell.models.network import Network
 from foretell.training.state import StepReport, TrainState
 
 
@@ -19,7 +19,7 @@ def due(step: int, every: int, state: TrainState) -> bool:
 class Evaluate:
     """Held-out loss and bits per byte every so often; with patience, asks to stop when they get no better (Prechelt 1998)."""
 
-    def __init__(self, score: Callable[[GPT], tuple[float, float]], every: int, patience: int | None) -> None:
+    def __init__(self, score: Callable[[Network], tuple[float, float | None]], every: int, patience: int | None) -> None:
         self._score, self._every, self._patience = score, every, patience
 
     def __call__(self, state: TrainState, report: StepReport) -> None:
@@ -53,7 +53,9 @@ class WriteMetrics:
         record: dict[str, Any] = {name: getattr(report, name) for name in ("step", "tokens", "loss", "learning_rate", "grad_norm")}
         record |= {"tokens_per_second": self._tokens / self._seconds, "elapsed_seconds": state.progress.elapsed_seconds}
         if report.held_out_loss is not None:
-            record |= {"held_out_loss": report.held_out_loss, "held_out_bits_per_byte": report.held_out_bits_per_byte}
+            record["held_out_loss"] = report.held_out_loss
+        if report.held_out_bits_per_byte is not None:
+            record["held_out_bits_per_byte"] = report.held_out_bits_per_byte
         append_record(self._path, record)
         for reader in self._readers:
             reader(record)

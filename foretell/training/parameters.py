@@ -28,7 +28,8 @@ class FlatParameters:
     def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
         parts: tuple[dict[str, nn.Parameter], ...] = ({}, {})
         for name, parameter in model.named_parameters():
-            parts[parameter.ndim < 2][name] = parameter
+            if parameter.requires_grad:
+                parts[parameter.ndim < 2][name] = parameter
         self.groups = [_flatten(part, dtype) for part in parts]
         self.mixed = dtype != torch.float32
 
@@ -84,7 +85,8 @@ class FlatParameters:
 
 @torch.no_grad()
 def _flatten(named: dict[str, nn.Parameter], dtype: torch.dtype) -> _Group:
-    master = torch.cat([parameter.float().reshape(-1) for parameter in named.values()])
+    pieces = [parameter.float().reshape(-1) for parameter in named.values()]
+    master = torch.cat(pieces or [torch.zeros(0)])  # adapters alone have no vectors
     master.grad = total = torch.zeros_like(master)
     mixed, sizes = dtype != torch.float32, [parameter.numel() for parameter in named.values()]
     working = master.to(dtype) if mixed else master

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
-from foretell.models.gpt import GPT
+from foretell.models.cache import LSTMState
+from foretell.models.network import Network
 from foretell.training.config import OptimizerSettings
 from foretell.training.parameters import FlatParameters
 
@@ -28,10 +29,12 @@ class Progress:
 class TrainState:
     """Model, optimizer and counters. The data position needs no state: it is a function of `progress.step`."""
 
-    model: GPT
+    model: Network
     parameters: FlatParameters
     optimizer: torch.optim.Optimizer
     progress: Progress
+    memory: LSTMState | None = None
+    """An LSTM's state after the last batch, row by row; what the next batch reads on from."""
 
     @property
     def finished(self) -> bool:

@@ -2,15 +2,12 @@
 
 import math
 import time
-from collections.abc import Callable
-
-import torch
 
 from foretell.base.errors import ForetellError
 from foretell.data.batches import Batch
-from foretell.models.gpt import GPT
+from foretell.models.cache import LSTMState
 from foretell.training.config import OptimizerSettings, ScheduleSettings
-from foretell.training.loss import cross_entropy_sum
+from foretell.training.objective import Forward, Totals, objective
 from foretell.training.schedules import learning_rate_share
 from foretell.training.state import StepReport, TrainState
 
@@ -24,7 +21,7 @@ def train_step(
     micro_batches: list[Batch],
     optimizer: OptimizerSettings,
     schedule: ScheduleSettings,
-    forward: Callable[..., torch.Tensor] | None = None,
+    forward: Forward | None = None,
 ) -> StepReport:
     """Learn from one batch, given in pieces; return what happened.
 
@@ -33,8 +30,7 @@ def train_step(
     """
     started, progress = time.perf_counter(), state.progress
     state.model.train()
-    total_weight = sum(float(batch.weight_BT.sum()) for batch in micro_batches)
-    loss = _accumulate(state, micro_batches, total_weight, forward or state.model)
+    loss = _accumulate(state, micro_batches, forward or state.model)
     norm = state.parameters.gradient_norm()
     if not (math.isfinite(loss) and math.isfinite(norm)):
         state.parameters.zero()
@@ -53,13 +49,14 @@ def train_step(
     return StepReport(progress.step, progress.tokens, loss, rate, norm, time.perf_counter() - started, tokens)
 
 
-def _accumulate(state: TrainState, micro_batches: list[Batch], total_weight: float, forward: Callable[..., torch.Tensor]) -> float:
-    model: GPT = state.model
-    device, loss_sum = model.head.weight.device, 0.0
+def _accumulate(state: TrainState, micro_batches: list[Batch], forward: Forward) -> float:
+    totals, loss_sum, read, rows = Totals.of(micro_batches), 0.0, list[LSTMState](), 0
     for batch in micro_batches:
-        tokens_BT, targets_BT, weight_BT = (t.to(device) for t in (batch.tokens_BT, batch.targets_BT, batch.weight_BT))
-        loss = cross_entropy_sum(forward(tokens_BT), model.head.weight, targets_BT, weight_BT) / total_weight
+        memory = state.memory.rows(rows, len(batch.tokens_BT)) if state.memory else None
+        loss = objective(state.model, batch, totals, forward, memory)
         loss.backward()  # type: ignore[no-untyped-call]
         state.parameters.accumulate()
-        loss_sum += float(loss.detach())
+        loss_sum, rows, read = loss_sum + float(loss.detach()), rows + len(batch.tokens_BT), read + ([memory] if memory else [])
+    if read:
+        state.memory = LSTMState.joined(read)  # what the next batch's rows read on from
     return loss_sum

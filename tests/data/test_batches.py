@@ -4,17 +4,25 @@ import torch
 
 from foretell.base.errors import DataError
 from foretell.corpus.document import Document
-from foretell.data.batches import Batch, TrainBatches, held_out_windows
+from foretell.data.batches import Batch, TrainBatches, held_out_windows, spread, trainable_windows
 
 from .conftest import MakeShards
 
+REQUIRED = ("tokens_BT", "targets_BT", "weight_BT")
+
 
 def same(left: Batch, right: Batch) -> bool:
-    return all(torch.equal(getattr(left, name), getattr(right, name)) for name in Batch.__dataclass_fields__)
+    return all(torch.equal(getattr(left, name), getattr(right, name)) for name in REQUIRED)
 
 
 def joined(batches: list[Batch]) -> Batch:
-    return Batch(*(torch.cat([getattr(batch, name) for batch in batches]) for name in Batch.__dataclass_fields__))
+    return Batch(*(torch.cat([getattr(batch, name) for batch in batches]) for name in REQUIRED))
+
+
+def test_a_decoder_s_batches_hold_nothing_of_an_encoder_s(make_shards: MakeShards, documents: list[Document]) -> None:
+    reader = make_shards(documents)
+    for batch in (TrainBatches(reader.train, seed=1, context_length=32).batch(0, 2), next(held_out_windows(reader.held_out, 32))):
+        assert (batch.segments_BT, batch.keep_BT, batch.next_B) == (None, None, None)
 
 
 def test_a_batch_is_what_the_shards_hold(make_shards: MakeShards, documents: list[Document]) -> None:
@@ -90,3 +98,17 @@ def test_limited_windows_are_evenly_spaced(make_shards: MakeShards, documents: l
     places = np.arange(5) * len(everything.tokens_BT) // 5
     assert torch.equal(some.targets_BT, everything.targets_BT[places])
     assert torch.equal(joined(list(held_out_windows(split, 8, limit_windows=10**6))).tokens_BT, everything.tokens_BT)
+
+
+def test_windows_are_spread_and_grouped() -> None:
+    assert [rows.tolist() for rows in spread(7, 3, None)] == [[0, 1, 2], [3, 4, 5], [6]]
+    assert [rows.tolist() for rows in spread(7, 2, 3)] == [[0, 2], [4]]
+
+
+def test_content_that_is_less_than_the_context(make_shards: MakeShards, documents: list[Document]) -> None:
+    split = make_shards(documents).train
+    content = split.tokens // 3
+    assert trainable_windows(split, content + 3, content, least=2) == 2
+    with pytest.raises(DataError, match=f"context of {content + 4} needs at least {3 * (content + 1)}") as caught:
+        trainable_windows(split, content + 4, content + 1, least=2)
+    assert f"model.context_length={content + 3} or less" in caught.value.cure

@@ -11,8 +11,9 @@ from torch.nn import functional as F
 
 from foretell.data.batches import Batch
 from foretell.evaluation.perplexity import Score, score_batches, text_batches
-from foretell.models.config import ModelSettings, resolve
-from foretell.models.gpt import GPT, initialise
+from foretell.models.build import initialise
+from foretell.models.gpt import GPT
+from foretell.models.settings import ModelSettings, resolve
 
 VOCABULARY, CONTEXT = 50, 16
 BYTES = np.arange(VOCABULARY, dtype=np.int64) % 4  # token 0 is the end of text: no bytes

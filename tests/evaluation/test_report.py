@@ -12,8 +12,8 @@ from foretell.base.records import dump
 from foretell.base.runs import RunFolder, append_record
 from foretell.evaluation.perplexity import Score, protocol
 from foretell.evaluation.report import write_report
-from foretell.interop.huggingface import config_to_hugging_face
-from foretell.models.config import ModelSettings, resolve
+from foretell.interop.configs import to_hugging_face
+from foretell.models.settings import ModelSettings, resolve
 
 NASTY = '<script>alert("x")</script> & <img src=x onerror=y>'
 DATA = {"held_out": "whole documents", "train_tokens": 1234567, "sources": NASTY}
@@ -44,7 +44,7 @@ def run(tmp_path: Path) -> RunFolder:
         append_record(run.samples, {"step": step, "text": text})
     write_text(run.recipe, "[model]\nn_layer = 2\n")
     config = resolve(ModelSettings(n_layer=2, d_model=32, context_length=64), 300)[0]
-    write_text(run.model / "config.json", dump(config_to_hugging_face(config)))
+    write_text(run.model / "config.json", dump(to_hugging_face(config)))
     scores(run, windows=9)
     return run
 

@@ -7,8 +7,9 @@ from foretell.base.errors import RequestError
 from foretell.generation.config import GenerationSettings
 from foretell.generation.engine import Engine, StopGate
 from foretell.generation.explain import BAR_WIDTH, bar, explain
-from foretell.models.config import ModelSettings, resolve
-from foretell.models.gpt import GPT, initialise
+from foretell.models.build import initialise
+from foretell.models.gpt import GPT
+from foretell.models.settings import ModelSettings, resolve
 from foretell.tokenizers.bpe import train_bpe
 from foretell.tokenizers.config import TokenizerSettings
 

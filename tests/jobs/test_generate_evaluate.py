@@ -13,8 +13,9 @@ import foretell as ft
 from foretell.cli.main import main
 from foretell.data.shards import ShardReader
 from foretell.interop.huggingface import save_model
-from foretell.models.config import ModelSettings, resolve
-from foretell.models.gpt import GPT, initialise
+from foretell.models.build import initialise
+from foretell.models.gpt import GPT
+from foretell.models.settings import ModelSettings, resolve
 
 CONTEXT = 48
 

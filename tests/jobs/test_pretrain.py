@@ -231,7 +231,7 @@ def test_a_flipped_bit_in_a_model_is_found(finished: Path, tmp_path: Path) -> No
 def test_a_loss_that_explodes_keeps_the_last_good_weights(
     shards_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from foretell.training import step as step_module
+    from foretell.training import objective as step_module
 
     real, calls = step_module.cross_entropy_sum, []
 

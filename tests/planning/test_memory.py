@@ -1,14 +1,16 @@
 """The memory of a run grows with what makes it grow, and a run that will not fit is refused with a cure that helps."""
 
 import re
+from typing import Any
 
 import pytest
 import torch
 
 from foretell.base.errors import CapacityError
-from foretell.models.config import ModelConfig, ModelSettings, resolve
+from foretell.models.build import build
+from foretell.models.config import ModelConfig
 from foretell.models.counts import parameter_count
-from foretell.models.gpt import GPT
+from foretell.models.settings import ModelSettings, resolve
 from foretell.planning.memory import require_memory, training_memory
 
 
@@ -35,19 +37,33 @@ def test_bf16_halves_activations_and_keeps_fp32_masters() -> None:
     assert fp32.total == fp32.weights + fp32.gradients + fp32.optimizer + fp32.activations + fp32.logits
 
 
-def test_what_is_said_of_activations_is_near_what_autograd_keeps() -> None:
-    config, kept = config_of(), dict[int, int]()
+KINDS: dict[str, dict[str, Any]] = {
+    "modern": {"n_layer": 4, "d_model": 128},
+    "gpt1": {"n_layer": 4, "d_model": 128},
+    "gpt3": {"n_layer": 4, "d_model": 128, "window": 64},
+    "llama": {"n_layer": 2, "d_model": 128},
+    "bert": {"n_layer": 4, "d_model": 128},
+    "lstm": {"n_layer": 2, "d_model": 64, "d_hidden": 96},
+    "lstm-wide": {"preset": "lstm", "n_layer": 1, "d_model": 48, "d_hidden": 256},
+}
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_said_of_activations_is_near_what_autograd_keeps(kind: str, dropout: float) -> None:
+    settings = {"preset": kind, "context_length": 256, "dropout": dropout, **KINDS[kind]}
+    config, kept = resolve(ModelSettings.model_validate(settings), 2000)[0], dict[int, int]()
 
     def remember(tensor: torch.Tensor) -> torch.Tensor:
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    model = GPT(config)
+    model = build(config).train()
     with torch.autograd.graph.saved_tensors_hooks(remember, lambda tensor: tensor):
         model(torch.zeros(4, config.context_length, dtype=torch.int64))
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     measured = sum(size for pointer, size in kept.items() if pointer not in weights)
-    assert 0.5 < training_memory(config, micro_batch=4, precision="fp32").activations / measured < 3
+    assert 0.9 < training_memory(config, micro_batch=4, precision="fp32").activations / measured < 3.2
 
 
 @pytest.mark.parametrize("micro_batch", [64, 1])
@@ -64,4 +80,4 @@ def test_a_run_that_will_not_fit_is_refused_with_a_setting_that_helps(micro_batc
 
 def test_a_run_that_fits_is_let_through() -> None:
     plan = training_memory(config_of(), micro_batch=8, precision="fp32")
-    assert require_memory(plan, plan.total, config_of(), 8) is None
+    require_memory(plan, plan.total, config_of(), 8)

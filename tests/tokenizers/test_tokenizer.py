@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from tokenizers import decoders, models, pre_tokenizers
 
 from foretell.base.errors import DataError, ModelError
-from foretell.tokenizers.tokenizer import END_OF_TEXT, StreamDecoder, Tokenizer, byte_alphabet
+from foretell.tokenizers.styles import byte_alphabet
+from foretell.tokenizers.tokenizer import END_OF_TEXT, StreamDecoder, Tokenizer
 
 SAMPLES = ["", "Hello wörld", "  x \n\n\ty", "e\u0301 中文 👩‍👩‍👧 \u2028", "12345 don't", "\x00\x01", "don't\r\n", "ſ ﬁ İ"]
 
@@ -152,13 +153,68 @@ def test_a_damaged_tokenizer_is_a_model_error(tmp_path: Path, content: str) -> N
 
 
 def test_a_tokenizer_of_another_kind_is_a_model_error(tmp_path: Path) -> None:
-    inner = tokenizers.Tokenizer(models.WordPiece({"[UNK]": 0, "[SEP]": 1, "a": 2, "中": 3}, unk_token="[UNK]"))  # noqa: S106
+    inner = tokenizers.Tokenizer(models.BPE({"a": 0, "中": 1, "ab": 2, "b": 3}, [("a", "b")]))
     inner.save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(ModelError, match=r"no token <\|endoftext\|> to end"):
         Tokenizer.load(tmp_path)
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": "[SEP]"}))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": "a"}))
     with pytest.raises(ModelError, match="no byte-level BPE"):
         Tokenizer.load(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<nowhere>"}))
+    with pytest.raises(ModelError, match="no token <nowhere> to end"):
+        Tokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize("end", ["</s>", "<|im_end|>", "[SEP]"])
+def test_an_end_of_text_without_a_name_is_found(tokenizer: Tokenizer, end: str) -> None:
+    state = tokenizer._inner.to_str().replace(END_OF_TEXT, end)
+    found = Tokenizer(tokenizers.Tokenizer.from_str(state), {})
+    assert (found.end_of_text, found.decode([0]), found.special_ids) == (0, "", {end: 0})
+
+
+def test_roles_and_special_tokens_are_told(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    inner = tokenizers.Tokenizer.from_str(tokenizer._inner.to_str())
+    inner.add_special_tokens(["<|im_start|>", "<|pad|>"])
+    inner.add_tokens(["<think>"])
+    named = {"eos_token": END_OF_TEXT, "bos_token": {"content": "<|im_start|>"}, "pad_token": None, "mask_token": "<none>"}
+    inner.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(named))
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps({"bos_token": "<|pad|>", "sep_token": "<|pad|>"}))
+    found = Tokenizer.load(tmp_path)
+    assert [found.role(name) for name in ("bos", "eos", "pad", "sep", "mask", "cls")] == [1000, 0, None, 1001, None, None]
+    assert found.special_ids == {END_OF_TEXT: 0, "<|im_start|>": 1000, "<|pad|>": 1001}
+    assert found.config["eos_token"] == END_OF_TEXT
+    assert [tokenizer.role(name) for name in ("bos", "eos", "pad", "unk")] == [0, 0, 0, None]
+
+
+def test_a_chat_template_lies_where_transformers_looks(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    template = "{% for message in messages %}<{{ message.role }}>{{ message.content }}\n{% endfor %}"
+    changed = tokenizer.with_chat_template(template)
+    assert (tokenizer.chat_template, changed.chat_template) == (None, template)
+    assert changed.encode("text") == tokenizer.encode("text")
+    changed.save(tmp_path)
+    assert json.loads((tmp_path / "tokenizer_config.json").read_text())["chat_template"] == template
+    assert (tmp_path / "chat_template.jinja").read_text() == template
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    assert theirs.apply_chat_template([{"role": "user", "content": "Hi"}], tokenize=False) == "<user>Hi\n"
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    assert Tokenizer.load(tmp_path).chat_template == template
+
+
+def test_special_tokens_are_added_at_the_end(tokenizer: Tokenizer) -> None:
+    more = tokenizer.with_special_tokens(["<|im_start|>", END_OF_TEXT, "<|im_end|>"])
+    assert more.special_ids == {END_OF_TEXT: 0, "<|im_start|>": 1000, "<|im_end|>": 1001}
+    assert (more.vocab_size, more.end_of_text, tokenizer.vocab_size) == (1002, 0, 1000)
+    assert more.encode("<|im_start|>a") == tokenizer.encode("<|im_start|>a")
+    assert more.decode([1000, *more.encode("a"), 1001]) == "a"
+
+
+def test_of_several_chat_templates_the_default_counts(tokenizer: Tokenizer) -> None:
+    several = [{"name": "tool_use", "template": "a"}, {"name": "default", "template": "b"}]
+    assert Tokenizer(tokenizer._inner, {"chat_template": several}).chat_template == "b"
+    assert Tokenizer(tokenizer._inner, {"chat_template": several[:1]}).chat_template is None
 
 
 def test_an_unknown_id_is_a_model_error(tokenizer: Tokenizer) -> None:

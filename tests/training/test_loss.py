@@ -26,6 +26,34 @@ def test_value_and_gradients_equal_the_reference(monkeypatch: pytest.MonkeyPatch
         torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("chunk_values", [64 * 50, 2**21])
+def test_a_bias_has_its_value_and_its_gradient(monkeypatch: pytest.MonkeyPatch, chunk_values: int) -> None:
+    """BERT's masked head: logits are hidden · headᵀ + bias."""
+    monkeypatch.setattr(loss_module, "CHUNK_VALUES", chunk_values)
+    generator = torch.Generator().manual_seed(4)
+    hidden = torch.randn(4, 50, 16, generator=generator, requires_grad=True)
+    head = torch.randn(50, 16, generator=generator, requires_grad=True)
+    bias = torch.randn(50, generator=generator, requires_grad=True)
+    targets = torch.randint(0, 50, (4, 50), generator=generator)
+    weight = torch.rand(4, 50, generator=generator).round()
+    ours = cross_entropy_sum(hidden, head, targets, weight, bias)
+    logits = hidden @ head.t() + bias
+    reference = (F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none") * weight.flatten()).sum()
+    torch.testing.assert_close(ours, reference, rtol=1e-5, atol=1e-5)
+    assert abs(float(ours.detach() - cross_entropy_sum(hidden, head, targets, weight).detach())) > 1
+    pairs = (torch.autograd.grad(loss * 0.3, (hidden, head, bias)) for loss in (ours, reference))
+    for left, right in zip(*pairs, strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-5)
+
+
+def test_no_tokens_cost_nothing() -> None:
+    """A batch in which BERT has hidden nothing."""
+    hidden, head, bias = torch.zeros(1, 0, 8, requires_grad=True), torch.ones(11, 8, requires_grad=True), torch.ones(11)
+    loss = cross_entropy_sum(hidden, head, torch.zeros(1, 0, dtype=torch.int64), torch.zeros(1, 0), bias)
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert float(loss.detach()) == 0.0 and head.grad is not None and not head.grad.any()
+
+
 def test_nats_per_token_are_the_unreduced_loss() -> None:
     generator = torch.Generator().manual_seed(2)
     hidden, head = torch.randn(2, 7, 8, generator=generator), torch.randn(11, 8, generator=generator)
@@ -42,3 +70,9 @@ def test_bf16_is_near_fp32() -> None:
     rounded = cross_entropy_sum(hidden.bfloat16(), head.bfloat16(), targets, weight)
     assert rounded.dtype == torch.float32
     torch.testing.assert_close(rounded, exact, rtol=2e-3, atol=0)
+    bias = torch.randn(100, generator=generator)
+    exact = cross_entropy_sum(hidden, head, targets, weight, bias)
+    head_, bias_ = head.bfloat16().requires_grad_(), bias.bfloat16().requires_grad_()
+    rounded = cross_entropy_sum(hidden.bfloat16(), head_, targets, weight, bias_)
+    torch.testing.assert_close(rounded, exact, rtol=5e-3, atol=0)
+    assert [grad.dtype for grad in torch.autograd.grad(rounded, (head_, bias_))] == [torch.bfloat16] * 2

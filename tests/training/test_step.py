@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from foretell.data.batches import Batch
-from foretell.models.config import ModelSettings, resolve
-from foretell.models.gpt import GPT, initialise
+from foretell.models.build import initialise
+from foretell.models.gpt import GPT
+from foretell.models.settings import ModelSettings, resolve
 from foretell.training.config import OptimizerSettings, ScheduleSettings
 from foretell.training.parameters import FlatParameters
 from foretell.training.state import Progress, TrainState, make_optimizer
