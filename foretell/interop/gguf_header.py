@@ -123,12 +123,9 @@ class _Reader:
     def refusal(self, what: str, cure: str = WHOLE) -> ModelError:
         return ModelError(what, where=f"{self.where}, byte {self.at}", cure=cure)
 
-    def room(self, count: int, size: int = 1) -> None:
+    def take(self, count: int, size: int = 1) -> memoryview:
         if count > (left := len(self.data) - self.at) // size:
             raise self.refusal(f"the file says that {count} × {size} bytes follow, and {left} do")
-
-    def take(self, count: int, size: int = 1) -> memoryview:
-        self.room(count, size)
         self.at += count * size
         return self.data[self.at - count * size : self.at]
 
@@ -147,7 +144,6 @@ class _Reader:
         if kind == ARRAY:
             kind, count = self.whole(4), self.whole()
         if kind == TEXT:
-            self.room(8 * (count or 0))
             return self.text() if count is None else [self.text() for _ in range(count)]
         if kind not in NUMBERS:
             what = "an array of arrays is not supported" if kind == ARRAY else f"the metadata have a value of unknown type {kind}"

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from foretell.models.attention import attention_mask
 from foretell.models.config import TransformerConfig
 from foretell.models.gpt import Block
-from foretell.models.layers import activate, make_norm
+from foretell.models.layers import activate, make_embedding, make_norm
 from foretell.models.network import Network
 
 
@@ -28,9 +28,9 @@ class BERT(Network):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config, width = config, config.d_model
-        self.token_embedding = nn.Embedding(config.vocab_size, width)
-        self.position_embedding = nn.Embedding(config.context_length, width)
-        self.segment_embedding = nn.Embedding(config.n_segments or 1, width)
+        self.token_embedding = make_embedding(config.vocab_size, width)
+        self.position_embedding = make_embedding(config.context_length, width)
+        self.segment_embedding = make_embedding(config.n_segments or 1, width)
         self.embedding_norm = make_norm(config)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
         self.pooler = nn.Linear(width, width) if "pooler" in config.parts else None

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from foretell.models.attention import Attention, attention_mask
 from foretell.models.cache import Cache, KVCache
 from foretell.models.config import TransformerConfig
-from foretell.models.layers import make_mlp, make_norm, rotation_table
+from foretell.models.layers import make_embedding, make_mlp, make_norm, rotation_table
 from foretell.models.network import LanguageModel
 
 
@@ -49,8 +49,8 @@ class GPT(LanguageModel):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
-        self.token_embedding = nn.Embedding(config.vocab_size, config.d_model)
-        self.position_embedding = nn.Embedding(config.context_length, config.d_model) if config.position == "learned" else None
+        self.token_embedding = make_embedding(config.vocab_size, config.d_model)
+        self.position_embedding = make_embedding(config.context_length, config.d_model) if config.position == "learned" else None
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
         self.final_norm = make_norm(config) if config.norm_position == "pre" else nn.Identity()
         self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)

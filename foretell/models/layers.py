@@ -10,6 +10,11 @@ from torch.nn import functional as F
 from foretell.models.config import TransformerConfig
 
 
+def make_embedding(rows: int, width: int) -> nn.Embedding:
+    """A table of vectors, not filled: `initialise` or read weights do that (and torch's way to fill it is slow to import)."""
+    return nn.Embedding(rows, width, _weight=torch.empty(rows, width))
+
+
 def make_norm(config: TransformerConfig, width: int | None = None) -> nn.Module:
     """LayerNorm (Ba et al. 2016) or RMSNorm (Zhang & Sennrich 2019), as the config says."""
     kind: type[nn.Module] = nn.LayerNorm if config.norm == "layernorm" else nn.RMSNorm

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from foretell.models.cache import Cache, LSTMState
 from foretell.models.config import LSTMConfig
+from foretell.models.layers import make_embedding
 from foretell.models.network import LanguageModel
 
 
@@ -21,7 +22,7 @@ class LSTM(LanguageModel):
     def __init__(self, config: LSTMConfig) -> None:
         super().__init__()
         self.config = config
-        self.token_embedding = nn.Embedding(config.vocab_size, config.d_model)
+        self.token_embedding = make_embedding(config.vocab_size, config.d_model)
         between = config.dropout if config.n_layer > 1 else 0.0
         self.lstm = nn.LSTM(config.d_model, config.d_hidden, config.n_layer, batch_first=True, dropout=between)
         self.out = nn.Linear(config.d_hidden, config.d_model)

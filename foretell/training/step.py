@@ -30,7 +30,7 @@ def train_step(
     """
     started, progress = time.perf_counter(), state.progress
     state.model.train()
-    loss = _accumulate(state, micro_batches, forward or state.model)
+    loss = _accumulate(state, micro_batches, state.model if forward is None else forward)
     norm = state.parameters.gradient_norm()
     if not (math.isfinite(loss) and math.isfinite(norm)):
         state.parameters.zero()

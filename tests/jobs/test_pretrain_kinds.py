@@ -99,8 +99,8 @@ def finished(shards_of: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
     def run(name: str) -> Path:
         if name not in runs:
-            pretrain(recipe_of(name, shards_of(name)), tmp_path_factory.mktemp("runs") / name, quiet())
-            runs[name] = tmp_path_factory.getbasetemp() / f"runs{len(runs)}" / name
+            runs[name] = tmp_path_factory.mktemp("kinds") / name
+            pretrain(recipe_of(name, shards_of(name)), runs[name], quiet())
         return runs[name]
 
     return run

@@ -192,8 +192,9 @@ def test_faithful_dropout_reaches_the_loss_through_input_and_head() -> None:
     torch.manual_seed(5)
     loss, gradients = learned(network, [batch])
     torch.manual_seed(5)
-    hidden_BTD = network(batch.tokens_BT)
-    expected = F.cross_entropy((hidden_BTD @ network.head_matrix.T).flatten(0, 1), batch.targets_BT.flatten())
+    dropped_VD = F.dropout(network.token_embedding.weight, 0.4)  # the first draw of a step
+    torch.manual_seed(5)
+    expected = F.cross_entropy((network(batch.tokens_BT) @ dropped_VD.T).flatten(0, 1), batch.targets_BT.flatten())
     assert loss == pytest.approx(float(expected.detach()), rel=1e-5)
     for left, right in zip(gradients, torch.autograd.grad(expected, list(network.parameters())), strict=True):
         torch.testing.assert_close(left, right, rtol=1e-4, atol=2e-6)
