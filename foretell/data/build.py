@@ -36,6 +36,8 @@ def write_shards(documents: Documents, tokenizer: Tokenizer, out: Path, settings
                 writer.add([(identity, texts[name]) for identity, texts in parts if name in texts])
             progress.advance(sum(len(document.text) for document in group))
         splits = {name: writer.record() for name, writer in writers.items()}
+        if unknown := sum(writer.unknown for writer in writers.values()):
+            terminal.warn(f"the tokenizer has no token for parts of the text: {unknown:,} unknown tokens were written")
         coding = {"tokenizer": tokenizer.fingerprint, "vocab_size": tokenizer.vocab_size, "end_of_text": tokenizer.end_of_text}
         manifest = Manifest.model_validate({**coding, "dtype": dtype, "held_out": held_out, "splits": splits})
         write_text(partial / "manifest.json", dump(manifest.model_dump(), indent=2) + "\n")
@@ -47,7 +49,7 @@ class SplitWriter:
 
     def __init__(self, folder: Path, name: str, tokenizer: Tokenizer, dtype: str) -> None:
         self._folder, self._name, self._tokenizer, self._dtype = folder, name, tokenizer, dtype
-        self._tokens = self._documents = self._bytes = 0
+        self._tokens = self._documents = self._bytes = self.unknown = 0
 
     def add(self, documents: list[tuple[str, str]]) -> None:
         """Append (document id, text)."""
@@ -58,6 +60,8 @@ class SplitWriter:
         self._append("starts", self._tokens + np.cumsum(lengths) - lengths)
         self._append("identities", np.array([identity for identity, _ in documents], IDENTITY))
         self._tokens += int(lengths.sum())
+        if self._tokenizer.unknown is not None:
+            self.unknown += sum(int((ids == self._tokenizer.unknown).sum()) for ids in encoded)
         self._documents += len(documents)
         self._bytes += sum(len(text.encode()) for _, text in documents)
 

@@ -17,9 +17,11 @@ STYLES = (("#3b6ea8", ""), ("#c2571a", "."))  # colour and marker; told apart by
 
 def write_report(run: RunFolder, data: dict[str, Any], machine: dict[str, Any]) -> None:
     """The run's page (scores, curves, samples, settings, text, speed), readable without network, and its model's card."""
+    kind = read_json(run.model / "config.json")["model_type"]
     metrics, scores = read_lines(run.metrics), read_json(run.evaluation)["metrics"]
     values = {
         "name": run.path.name,
+        "kind": kind,
         "scores": [{"name": name.removeprefix("held_out_").replace("_", " "), **score} for name, score in scores.items()],
         "samples": read_lines(run.samples)[::-1],
         "recipe": re.sub(r"(?m)^(shards|start_from) = .*\n", "", run.recipe.read_text(encoding="utf-8")),  # nobody's private paths
