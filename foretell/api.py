@@ -35,7 +35,7 @@ class Model:
     def score(self, text: str) -> list[float]:
         """The log-probability (nats) of every token of a text, each window of the context on its own."""
         tokens_N = np.array(self.tokenizer.encode(text), dtype=np.int64)
-        batches = text_batches(tokens_N, self.tokenizer.end_of_text, self.network.config.context_length, micro_batch=1)
+        batches = text_batches(tokens_N, self.tokenizer.start, self.network.config.context_length, micro_batch=1)
         return [-nats for batch in batches for nats in window_nats(self.network, batch)[batch.weight_BT > 0].tolist()]
 
 

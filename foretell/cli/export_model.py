@@ -30,5 +30,5 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace, terminal: Terminal) -> object:
     from foretell.jobs.convert import export_model
 
-    bytes_ = int(arguments.shard_gb * GIGABYTE)
+    bytes_ = int(max(arguments.shard_gb, 0.0) * GIGABYTE) if arguments.shard_gb < GIGABYTE else 0
     return export_model(arguments.model, arguments.to, arguments.out, terminal, dtype=arguments.dtype, shard_bytes=bytes_)

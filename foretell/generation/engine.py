@@ -95,8 +95,8 @@ class Engine:
 
     def encode_prompt(self, prompt: str | Sequence[int]) -> list[int]:
         """Ids of a prompt. Raises RequestError when they are more than the context holds."""
-        tokens = self.tokenizer.encode(prompt) if isinstance(prompt, str) else list(prompt)
-        tokens, limit = tokens or [self.tokenizer.end_of_text], self.model.config.context_length
+        tokens = [*self.tokenizer.beginning, *self.tokenizer.encode(prompt)] if isinstance(prompt, str) else list(prompt)
+        tokens, limit = tokens or [self.tokenizer.start], self.model.config.context_length
         if len(tokens) > limit:
             what, cure = f"the prompt has {len(tokens)} tokens, the model's context holds {limit}", "give a shorter prompt"
             raise RequestError(what, where=f"prompt: {self.tokenizer.decode(tokens[:16])[:40]!r}…", cure=cure)

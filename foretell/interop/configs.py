@@ -6,6 +6,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from foretell.base.errors import ModelError
 from foretell.base.files import read_text
 from foretell.models.config import LSTMConfig, ModelConfig, RopeScaling, TransformerConfig
@@ -82,9 +84,13 @@ def from_hugging_face(raw: Raw, where: str) -> tuple[ModelConfig, HeadConfig | N
             return kind.model_validate(values), HeadConfig.model_validate(raw["head"]) if "head" in raw else None
         layout = layout_of(raw, where)
         return _hear(raw, layout, where), head_of(raw, layout)
-    except (KeyError, ValueError, TypeError, AttributeError, ZeroDivisionError) as error:
-        what = str(error).split("Value error, ")[-1].split(" | ")[0].split(" [type=")[0]
-        what = f"it has no {what}" if isinstance(error, KeyError) else what
+    except (KeyError, ValueError, TypeError, AttributeError, ArithmeticError) as error:
+        what = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        if isinstance(error, ValidationError):
+            problem = error.errors()[0]
+            what = (
+                f"{'.'.join(map(str, problem['loc']))} {problem['msg'].removeprefix('Value error, ').partition(' | ')[0]}".strip()
+            )
         cure = "restore it from the model's source"
         raise ModelError(f"config.json lacks or misstates a value: {what}", where=where, cure=cure) from error
 
@@ -95,11 +101,13 @@ def head_of(raw: Raw, layout: dict[str, Any]) -> HeadConfig | None:
     kind: Any = kinds.get(next(iter(raw.get("architectures") or ()), ""))
     if kind is None:
         return None
-    n_labels = len(raw["id2label"]) if raw.get("id2label") else int(raw.get("num_labels") or 2)
+    named = dict(raw.get("id2label") or {})
+    n_labels = len(named) or int(raw.get("num_labels") or 2)
+    labels = tuple(str(named[key]) for key in sorted(named, key=int))
     bias = kind in layout["heads"]["biased"]
     if kind == "classes" and n_labels == 1:  # a reward model is a one-label classifier that names no problem
         kind = "regression" if raw.get("problem_type") == "regression" else "reward"
-    return HeadConfig(kind=kind, n_labels=n_labels, bias=bias)
+    return HeadConfig(kind=kind, n_labels=n_labels, bias=bias, labels=labels)
 
 
 def _say(config: TransformerConfig, layout: dict[str, Any], head: HeadConfig | None) -> Raw | None:
@@ -121,7 +129,9 @@ def _say(config: TransformerConfig, layout: dict[str, Any], head: HeadConfig | N
     if layout["model_type"] == "gpt2":
         raw["n_ctx"] = config.context_length
     if head is not None:
-        raw |= {"id2label": {str(n): f"LABEL_{n}" for n in range(head.width)}, "num_labels": head.width}
+        labels = head.labels if len(head.labels) == head.width else [f"LABEL_{n}" for n in range(head.width)]
+        raw |= {"id2label": {str(n): label for n, label in enumerate(labels)}}
+        raw |= {"label2id": {label: n for n, label in enumerate(labels)}, "num_labels": head.width}
         raw |= {"problem_type": "regression"} if head.kind == "regression" else {}
         if head.kind == "choice" and layout["heads"]["choice"].endswith("summary"):
             raw |= {"summary_type": "cls_index", "summary_use_proj": True, "summary_proj_to_labels": True}
@@ -142,7 +152,8 @@ def _hear(raw: Raw, layout: dict[str, Any], where: str) -> TransformerConfig:
         if raw.get(name, only) != only:
             raise ModelError(f"{name} = {raw[name]!r} is not supported", where=where, cure=f"only {name} = {only!r} is")
     values = {**CLASSIC, **layout["is"], **{ours: raw[theirs] for ours, theirs in layout["words"].items() if theirs in raw}}
-    ours_of = {theirs: ours for ours, theirs in layout["activations"].items()} | {"gelu_pytorch_tanh": "gelu_tanh"}
+    ours_of = {theirs: ours for ours, theirs in layout["activations"].items()}
+    ours_of |= {"gelu_pytorch_tanh": "gelu_tanh"} if "gelu_tanh" in layout["activations"] else {}
     if values["activation"] not in ours_of:
         word, cure = layout["words"]["activation"], f"supported: {', '.join(layout['activations'].values())}"
         raise ModelError(f"{word} = {values['activation']!r} is not supported", where=where, cure=cure)
@@ -213,9 +224,11 @@ def _hear_windows(raw: Raw, how: str | None, n_layer: int, where: str) -> Raw:
         window = raw.get("sliding_window")
         banded = [True] * n_layer if window else []
     elif how == "layer_types":
-        window, first = raw.get("sliding_window"), int(raw.get("max_window_layers", n_layer))
+        window, first = raw.get("sliding_window"), int(raw.get("max_window_layers", 28))
         if raw.get("use_sliding_window"):
-            names = raw.get("layer_types") or ["full_attention"] * first + ["sliding_attention"] * (n_layer - first)
+            names = raw.get("layer_types") or [
+                "sliding_attention" if layer >= first else "full_attention" for layer in range(n_layer)
+            ]
             banded = [name == "sliding_attention" for name in names]
     if banded and len(banded) != n_layer:
         what = f"attention is described for {len(banded)} layers, the model has {n_layer}"

@@ -67,7 +67,7 @@ def gguf_library(where: str) -> Any:
         import gguf
         import gguf.quants
     except ImportError as error:
-        cure = 'pip install "foretell[interop]"'
+        cure = "pip install gguf"
         raise ModelError("GGUF files need the package gguf, which is not installed", where=where, cure=cure) from error
     return gguf
 

@@ -1,9 +1,12 @@
 """A model is a Hugging Face directory: written so that transformers opens it, read whether it is ours or theirs."""
 
+import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from foretell import __version__
@@ -19,9 +22,12 @@ from foretell.models.build import assign, build_empty
 from foretell.models.config import ModelConfig, TransformerConfig
 from foretell.models.heads import TaskModel
 from foretell.models.network import LanguageModel, Network
-from foretell.tokenizers.published import gpt2_from_openai, wordpiece_from_vocab
+from foretell.tokenizers.published import bpe_from_files, wordpiece_from_vocab
 from foretell.tokenizers.tokenizer import Tokenizer
 
+LAYER = re.compile(r"^(?:h|layers|encoder\.layer|blocks)\.(\d+)\.")
+TIED = [(f"{name}.weight", "lm_head.weight") for name in ("wte", "tokens_embed", "embed_tokens")]
+TIED += [("embeddings.word_embeddings.weight", "cls.predictions.decoder.weight")]
 PARTS = {"pooler": "pooler.dense.weight", "masked": "cls.predictions.transform.dense.weight"}
 PARTS |= {"next_sentence": "cls.seq_relationship.weight"}
 
@@ -82,13 +88,13 @@ def load_model(folder: Path) -> Network:
     return model
 
 
-def load_any(folder: Path) -> Network | TaskModel:
+def load_any(folder: Path, *, as_stored: bool = False) -> Network | TaskModel:
     """Read a model directory with or without a task head. Raises ModelError."""
     raw = _read_config(folder)
     if damaged := damaged_files(folder):
         what, cure = f"the model is not what was saved: {damaged[0]}", "restore the folder from a copy or its run"
         raise ModelError(what, where=str(folder), cure=cure)
-    return model_of(raw, read_tensors(folder), str(folder))
+    return model_of(raw, read_tensors(folder), str(folder), as_stored=as_stored)
 
 
 def read_foreign(folder: Path) -> Foreign:
@@ -108,14 +114,24 @@ def find_tokenizer(folder: Path) -> Tokenizer | None:
         lowercase = read_json(config).get("do_lower_case", True) if config.exists() else True
         return wordpiece_from_vocab(folder / "vocab.txt", lowercase=bool(lowercase))
     if (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
-        return gpt2_from_openai(folder)
+        return bpe_from_files(folder / "vocab.json", folder / "merges.txt")
     return None
 
 
-def model_of(raw: dict[str, Any], tensors: Mapping[str, Tensor], where: str) -> Network | TaskModel:
-    """The model that a config.json and tensors under Hugging Face's names make. Raises ModelError."""
+def model_of(raw: dict[str, Any], tensors: Mapping[str, Tensor], where: str, *, as_stored: bool = False) -> Network | TaskModel:
+    """The model that a config.json and tensors under Hugging Face's names make. Raises ModelError.
+
+    as_stored: in the dtype of the tensors (if they have one), not in fp32: half the memory of a bf16 model.
+    """
     config, head = from_hugging_face(raw, where)
-    names = {bare(name) for name in tensors}
+    names = {bare(name): name for name in tensors}
+    layers = {int(number) for name in names for number in LAYER.findall(name)}
+    if layers and config.n_layer > len(layers):  # before a network of a million layers is built for a file of two
+        what = f"config.json says {config.n_layer} layers, the weights hold {len(layers)}: tensors are missing"
+        raise ModelError(what, where=where, cure="get the files again, whole, and from one place")
+    if config.tied and (apart := _apart(names, tensors)):
+        warnings.warn(f"{where}: {apart} differ, though config.json says that they are tied; both are kept", stacklevel=2)
+        config = config.replace(tied=False)
     if isinstance(config, TransformerConfig) and raw["model_type"] != NATIVE:
         if not config.causal:  # what a file holds is not always what its architecture says
             config = config.replace(parts=[part for part, name in PARTS.items() if name in names])
@@ -123,8 +139,21 @@ def model_of(raw: dict[str, Any], tensors: Mapping[str, Tensor], where: str) -> 
             config = config.replace(tied=True)
     layout = None if raw["model_type"] == NATIVE else layout_of(raw, where)
     model = build_empty(config, head)
-    assign(model, from_theirs(tensors, rules(config, layout, head), where))
+    ours = from_theirs(tensors, rules(config, layout, head), where)
+    if not as_stored or len({tensor.dtype for tensor in ours.values()}) > 1:
+        ours = {name: tensor.float() for name, tensor in ours.items()}
+    assign(model, ours)
     return model.eval()
+
+
+def _apart(names: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str | None:
+    """The names of embedding and head, where a file has both and they are not the same."""
+    for pair in TIED:
+        if all(name in names for name in pair):
+            one, other = (tensors[names[name]] for name in pair)
+            if not torch.equal(one, other):
+                return " and ".join(names[name] for name in pair)
+    return None
 
 
 def open_model(folder: Path) -> tuple[LanguageModel, Tokenizer]:

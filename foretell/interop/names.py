@@ -87,11 +87,17 @@ def to_theirs(ours: Mapping[str, Tensor], found: list[Rule]) -> dict[str, Tensor
 
 
 def from_theirs(theirs: Mapping[str, Tensor], found: list[Rule], where: str) -> dict[str, Tensor]:
-    """Their tensors → our state dict, fp32, as views where that is possible (so a mapped file costs no memory).
+    """Their tensors → our state dict, as views where that is possible (so a mapped file costs no memory).
 
     Raises ModelError naming a tensor that is missing, has another shape or has no place, with the nearest name.
     """
-    by_name = {bare(name): name for name in theirs if not JUNK.search(name)}
+    by_name: dict[str, str] = {}
+    for name in theirs:
+        if JUNK.search(name):
+            continue
+        if (other := by_name.setdefault(bare(name), name)) != name and {name, other} != set(MASKED_BIAS):
+            cure = "restore the files from the model's source"
+            raise ModelError(f"the tensors {other} and {name} are one and the same here", where=where, cure=cure)
     _tie(by_name, found)
     ours, unfit = dict[str, Tensor](), "check that config.json belongs to these weights"
     for rule in found:
@@ -107,7 +113,7 @@ def from_theirs(theirs: Mapping[str, Tensor], found: list[Rule], where: str) -> 
                 what = f"the tensor {actual} has shape {list(tensor.shape)}, the config says {list(shape)}"
                 raise ModelError(what, where=where, cure=unfit)
             pieces.append(tensor.t() if rule.transposed else tensor)
-        ours[rule.ours] = (pieces[0] if len(pieces) == 1 else torch.cat(pieces)).float()
+        ours[rule.ours] = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
     if by_name:
         named = sorted(by_name.values())
         near = difflib.get_close_matches(named[0], [name for rule in found for name in rule.theirs], n=1)

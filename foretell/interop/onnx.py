@@ -134,6 +134,8 @@ class _Graph(nn.Module):
         self.model, self.config = build_empty(body.config, head), body.config
         assign(self.model, {name: tensor.detach().float().cpu() for name, tensor in model.state_dict().items()})
         self.eval()
+        if isinstance(self.model, GPT):
+            self.model.prepare(self.config.context_length)  # the graph holds the angles of every position
         read, self.outputs = {0: "batch", 1: "sequence"}, ["logits"]
         self.axes = {"input_ids": read, "attention_mask": read}
         if isinstance(body, BERT):

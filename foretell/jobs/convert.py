@@ -1,8 +1,10 @@
 """The jobs of opening somebody else's model and of giving ours away: read, write, and prove that it says the same."""
 
 import gc
+import re
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,15 @@ from foretell.interop.configs import NATIVE
 from foretell.interop.foreign import Foreign
 from foretell.interop.gguf import read_gguf, write_gguf
 from foretell.interop.hub import fetch
-from foretell.interop.huggingface import load_any, model_of, read_foreign, to_foreign, write_foreign, write_provenance
+from foretell.interop.huggingface import (
+    find_tokenizer,
+    load_any,
+    model_of,
+    read_foreign,
+    to_foreign,
+    write_foreign,
+    write_provenance,
+)
 from foretell.interop.original import (
     is_bert_tensorflow,
     is_gpt1,
@@ -28,16 +38,18 @@ from foretell.interop.original import (
     read_gpt1,
     read_gpt2_tensorflow,
 )
-from foretell.interop.verify import outputs, probe_tokens, require_same, transformers_outputs
+from foretell.interop.verify import Outputs, outputs, probe_tokens, require_same, transformers_outputs
 from foretell.models.config import described
 from foretell.models.counts import parameter_count
 from foretell.models.heads import TaskModel
 from foretell.models.network import Network
 from foretell.tokenizers.tokenizer import Tokenizer
 
+STORED = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
-NEVER_COPIED = ("config.json", "foretell.json", "digests.json")  # written anew
-COPIED = (".json", ".txt", ".jinja", ".model", ".md", ".safetensors")
+FOLDER = "Hugging Face directory"
+WRITTEN = ("config.json", "tokenizer_config.json", "foretell.json", "digests.json")  # anew, not copied
+COPIED = re.compile(r"(?!adapter_|training_).*\.(json|txt|jinja|model|md)|model(-\d+-of-\d+)?\.safetensors")
 
 
 def import_model(
@@ -67,7 +79,7 @@ def import_model(
 def _bring(path: Path, kind: str, read: Callable[[], Foreign], partial: Path, terminal: Terminal) -> tuple[dict[str, Any], str]:
     """Write the model into a new folder; its facts, and how far what is read back is from it."""
     foreign = read()
-    model = model_of(foreign.config, foreign.tensors, foreign.where)
+    model = model_of(foreign.config, foreign.tensors, foreign.where, as_stored=True)
     config = model.body.config if isinstance(model, TaskModel) else model.config
     for note in foreign.notes:
         terminal.warn(note)
@@ -75,14 +87,28 @@ def _bring(path: Path, kind: str, read: Callable[[], Foreign], partial: Path, te
     terminal.say(f"{described(config)}; {count(parameter_count(config))} parameters")
     tokens_BT = probe_tokens(model, foreign.tokenizer)
     before = outputs(model, tokens_BT)
-    if kind == "Hugging Face directory" and not any(path.glob("pytorch_model*.bin")):
-        _copy(path, partial, foreign)
+    if kind == FOLDER and any(path.glob("model*.safetensors")):
+        _copy(path, partial, foreign, terminal)
     else:
         write_foreign(partial, foreign)
     facts = {"architecture": described(config), "parameters": parameter_count(config)}
     del model, foreign
     gc.collect()  # one model at a time in memory: what was mapped is given back before the copy is read
-    return facts, require_same(before, outputs(load_any(partial), tokens_BT), exact=True, where=str(path))
+    return facts, require_same(before, outputs(load_any(partial, as_stored=True), tokens_BT), exact=True, where=str(path))
+
+
+@dataclass(frozen=True)
+class _Export:
+    """A model on its way out, with what it says to the probe text."""
+
+    source: Path
+    name: str
+    model: Network | TaskModel
+    tokenizer: Tokenizer | None
+    tokens_BT: Tensor
+    said: Outputs
+    dtype: str | None
+    shard_bytes: int
 
 
 def export_model(
@@ -90,81 +116,62 @@ def export_model(
 ) -> dict[str, Any]:
     """Write a model directory in another format. Raises ForetellError; nothing is left then."""
     require_new(out)
+    if not shard_bytes > 0:
+        raise SettingError(f"files of {shard_bytes} bytes are not possible", where="--shard-gb", cure="give a size above 0")
     set_threads(None)
-    loaded = load_any(model)
-    tokenizer = Tokenizer.load(model) if (model / "tokenizer.json").exists() else None
+    loaded, tokenizer = load_any(model), find_tokenizer(model)
     tokens_BT = probe_tokens(loaded, tokenizer)
-    before = outputs(loaded, tokens_BT)
+    work = _Export(model, out.stem, loaded, tokenizer, tokens_BT, outputs(loaded, tokens_BT), dtype, shard_bytes)
     with atomic_path(out) as partial:
-        if to == "hf":
-            told = _export_hf(model, loaded, tokenizer, partial, (dtype, shard_bytes), (tokens_BT, before))
-        elif to == "gguf":
-            told = _export_gguf(loaded, tokenizer, partial, dtype or "f16", (tokens_BT, before), terminal)
-        else:
-            told = _export_onnx(loaded, tokenizer, partial, dtype, tokens_BT, terminal)
+        told, notes = {"hf": _to_hf, "gguf": _to_gguf, "onnx": _to_onnx}[to](work, partial)
         written = sum(item.stat().st_size for item in (partial.rglob("*") if partial.is_dir() else [partial]))
+    for note in notes:
+        terminal.warn(note)
     terminal.say(f"{told}\nwritten: {out} ({size(written)})")
     return {"out": str(out), "format": to, "bytes": written, "difference": told}
 
 
-def _export_hf(
-    source: Path,
-    model: Network | TaskModel,
-    tokenizer: Tokenizer | None,
-    folder: Path,
-    form: tuple[str | None, int],
-    probe: tuple[Tensor, Tensor],
-) -> str:
-    (dtype, shard_bytes), (tokens_BT, before) = form, probe
-    raw = read_json(source / "config.json")
-    stored = str(raw.get("dtype") or raw.get("torch_dtype") or "float32")
-    kind = _dtype(dtype) if dtype else getattr(torch, stored, torch.float32)
-    foreign = to_foreign(model, tokenizer)
+def _to_hf(work: _Export, folder: Path) -> tuple[str, list[str]]:
+    raw, where = read_json(work.source / "config.json"), str(work.source)
+    stored = str(raw.get("dtype") or raw.get("torch_dtype"))
+    kind = _dtype(work.dtype) if work.dtype else STORED.get(stored, torch.float32)
+    foreign = to_foreign(work.model, work.tokenizer)
     if foreign.config["model_type"] == NATIVE:
         what = "transformers has no class that computes this model"
         cure = "use it with Foretell; models with layouts of GPT-1, GPT-2, GPT-Neo, Llama, Qwen or BERT can be exported"
-        raise ModelError(what, where=str(source), cure=cure)
+        raise ModelError(what, where=where, cure=cure)
     name = str(kind).removeprefix("torch.")
-    words = {"dtype": name, "torch_dtype": name}
+    config = foreign.config | {"dtype": name, "torch_dtype": name}
     folder.mkdir()
-    tensors = ((key, tensor.to(kind)) for key, tensor in foreign.tensors.items())
-    write_foreign(folder, Foreign(foreign.config | words, dict(tensors), tokenizer, foreign.where), shard_bytes)
+    tensors = {key: tensor.to(kind) for key, tensor in foreign.tensors.items()}
+    write_foreign(folder, Foreign(config, tensors, work.tokenizer, foreign.where), work.shard_bytes)
     exact = kind == torch.float32 or name == stored
-    told = f"read back: {require_same(before, outputs(load_any(folder), tokens_BT), exact=exact, where=str(source))}"
-    theirs = transformers_outputs(folder, foreign.config["architectures"][0], model, tokens_BT)
+    back = require_same(work.said, outputs(load_any(folder), work.tokens_BT), exact=exact, where=where)
+    several = isinstance(work.model, TaskModel) and work.model.head_config.kind == "choice"
+    theirs = transformers_outputs(folder, config["architectures"][0], several, work.tokens_BT)
     if theirs is None:
-        return f"{told} (transformers is not installed, and was not asked)"
-    return f"{told}\nin transformers: {require_same(before, theirs, exact=exact, where=str(source))}"
+        return f"read back: {back} (transformers is not installed, and was not asked)", []
+    return f"read back: {back}\nin transformers: {require_same(work.said, theirs, exact=exact, where=where)}", []
 
 
-def _export_gguf(
-    model: Network | TaskModel,
-    tokenizer: Tokenizer | None,
-    path: Path,
-    dtype: str,
-    probe: tuple[Tensor, Tensor],
-    terminal: Terminal,
-) -> str:
-    tokens_BT, before = probe
-    written = write_gguf(to_foreign(model, tokenizer, where=path.name.split("-", 2)[-1]), path, dtype)
-    for note in written.notes:
-        terminal.warn(note)
+def _to_gguf(work: _Export, path: Path) -> tuple[str, list[str]]:
+    dtype = work.dtype or "f16"
+    written = write_gguf(to_foreign(work.model, work.tokenizer, where=work.name), path, dtype)
     back = read_gguf(path)
-    after = outputs(model_of(back.config, back.tensors, str(path)), tokens_BT)
-    return f"read back: {require_same(before, after, exact=dtype == 'f32', where='the GGUF file')}"
+    after = outputs(model_of(back.config, back.tensors, str(path)), work.tokens_BT)
+    told = require_same(work.said, after, exact=dtype == "f32", where="the GGUF file")
+    return f"read back: {told}", list(written.notes)
 
 
-def _export_onnx(
-    model: Network | TaskModel, tokenizer: Tokenizer | None, folder: Path, dtype: str | None, tokens_BT: Tensor, terminal: Terminal
-) -> str:
+def _to_onnx(work: _Export, folder: Path) -> tuple[str, list[str]]:
     from foretell.interop.onnx import verify_onnx, write_onnx
 
-    if dtype not in (None, "f32"):
-        raise SettingError(f"ONNX is written in f32 only, not {dtype}", where="--dtype", cure="leave --dtype out")
+    if work.dtype not in (None, "f32"):
+        raise SettingError(f"ONNX is written in f32 only, not {work.dtype}", where="--dtype", cure="leave --dtype out")
     folder.mkdir()
-    for note in write_onnx(model, folder, tokenizer):
-        terminal.warn(note)
-    return f"in onnxruntime: largest difference {verify_onnx(model, folder, tokens_BT):.2g}"
+    notes = write_onnx(work.model, folder, work.tokenizer)
+    difference = verify_onnx(work.model, folder, work.tokens_BT.repeat(2, 1))
+    return f"in onnxruntime: largest difference {difference:.2g}", notes
 
 
 def _recognised(path: Path, text: str | None, revision: str | None, base: str | None) -> tuple[str, Callable[[], Foreign]]:
@@ -176,7 +183,7 @@ def _recognised(path: Path, text: str | None, revision: str | None, base: str | 
             (is_gpt2_tensorflow(path), "OpenAI's GPT-2 release (TensorFlow)", lambda: read_gpt2_tensorflow(path)),
             (is_bert_tensorflow(path), "Google's BERT release (TensorFlow)", lambda: read_bert_tensorflow(path)),
             ((path / "adapter_config.json").is_file(), "PEFT adapter", lambda: _adapted(path, base, revision)),
-            ((path / "config.json").is_file(), "Hugging Face directory", lambda: read_foreign(path)),
+            ((path / "config.json").is_file(), FOLDER, lambda: read_foreign(path)),
             (len(found) == 1, "GGUF file", lambda: read_gguf(found[0])),
         ):
             if named:
@@ -213,16 +220,21 @@ def _adapted(path: Path, base: str | None, revision: str | None) -> Foreign:
     return Foreign(merged.config, merged.tensors, source.tokenizer, str(path), (*source.notes, f"merged into {name}: {told}"))
 
 
-def _copy(source: Path, target: Path, foreign: Foreign) -> None:
+def _copy(source: Path, target: Path, foreign: Foreign, terminal: Terminal) -> None:
     """A Hugging Face directory as it is, file by file, without code and pickles; its config without auto_map."""
     if damaged := damaged_files(source):
         cure = "restore the folder from a copy"
         raise ModelError(f"the model is not what was saved: {damaged[0]}", where=str(source), cure=cure)
     for item in sorted(source.iterdir()):
-        if item.is_file() and item.suffix in COPIED and item.name not in NEVER_COPIED:
+        if item.is_file() and COPIED.fullmatch(item.name) and item.name not in WRITTEN:
             shutil.copyfile(item, target / item.name)
-    config = {key: value for key, value in foreign.config.items() if key != "auto_map"}
-    (target / "config.json").write_text(dump(config, indent=2), encoding="utf-8")
+    for name in ("config.json", "tokenizer_config.json"):
+        if (source / name).exists():
+            content = read_json(source / name)
+            if name != "config.json" and "auto_map" in content:
+                terminal.warn(f"{name} asks for program code of its own (auto_map): it is left out and never run")
+            kept = {key: value for key, value in content.items() if key != "auto_map"}
+            (target / name).write_text(dump(kept, indent=2), encoding="utf-8")
     if foreign.tokenizer is not None and not (target / "tokenizer.json").exists():
         foreign.tokenizer.save(target)
 

@@ -30,7 +30,7 @@ def evaluate(model: Path, texts: list[Path], out: Path | None, terminal: Termina
     context, results, metrics = network.config.context_length, list[dict[str, Any]](), dict[str, Any]()
     for path, content in zip(texts, contents, strict=True):
         tokens_N = np.array(tokenizer.encode_bytes(content), dtype=np.int64)
-        batches = text_batches(tokens_N, tokenizer.end_of_text, context, MICRO_BATCH)
+        batches = text_batches(tokens_N, tokenizer.start, context, MICRO_BATCH)
         score = score_batches(network, batches, tokenizer.byte_lengths())
         metrics |= {f"{path}: {name}": metric for name, metric in score.to_metrics(protocol(context, "fp32")).items()}
         results.append({"file": str(path), **score.to_json(), "protocol": protocol(context, "fp32")})

@@ -21,6 +21,7 @@ from foretell.jobs.finish import finish_run
 from foretell.jobs.prepare import Prepared, Resume, prepare
 from foretell.jobs.recipe import Recipe
 from foretell.models.counts import flops_per_token
+from foretell.models.gpt import GPT
 from foretell.models.lstm import LSTM
 from foretell.models.network import LanguageModel, Network
 from foretell.training.checkpoint import save_checkpoint
@@ -102,6 +103,8 @@ def _stepper(prepared: Prepared) -> Callable[[TrainState], StepReport]:
     windows, micro = prepared.batch_tokens // model.config.context_length, recipe.training.micro_batch
     seed = recipe.training.seed
     batches = training_batches(model.config, recipe.data, prepared.shards, prepared.tokenizer, seed=seed, rows=windows)
+    if isinstance(model, GPT):
+        model.prepare(model.config.context_length)  # before the graph is traced
     forward = torch.compile(model) if recipe.training.compile else None
 
     def step(state: TrainState) -> StepReport:

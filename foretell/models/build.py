@@ -3,7 +3,7 @@
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from foretell.models.bert import BERT
 from foretell.models.config import LSTMConfig, ModelConfig, TransformerConfig
@@ -51,10 +51,12 @@ def initialise(network: Network, seed: int) -> None:
         if parameter.ndim < 2:
             parameter.fill_(0.0 if "bias" in name else 1.0)
             continue
-        std = _deviation(name, config)
-        parameter.copy_(torch.empty(parameter.shape).normal_(0.0, 1.0, generator=generator) * std)
-        if not isinstance(config, LSTMConfig) and not getattr(config, "causal", True):
-            parameter.clamp_(-2 * std, 2 * std)
+        std, values = _deviation(name, config), torch.empty(parameter.shape)
+        if isinstance(network, BERT):
+            nn.init.trunc_normal_(values, 0.0, 1.0, -2.0, 2.0, generator=generator)
+        else:
+            values.normal_(0.0, 1.0, generator=generator)
+        parameter.copy_(values * std)
     if isinstance(network, LSTM):
         for name, parameter in network.lstm.named_parameters():
             if name.startswith("bias_ih"):  # gates stand in the order input, forget, cell, output

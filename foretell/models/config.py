@@ -1,12 +1,14 @@
 """What defines a network, resolved: a transformer (decoder or encoder) or an LSTM. What a person writes is in settings.py."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from foretell.base.settings import Settings
 
 Activation = Literal["gelu_tanh", "gelu", "relu", "relu2", "silu", "swiglu"]
+Size = Annotated[int, Field(gt=0, le=2**24)]  # of a dimension; beyond it a file lies
+Count = Annotated[int, Field(gt=0, le=10_000)]  # of layers and heads
 Part = Literal["pooler", "masked", "next_sentence"]
 
 
@@ -36,10 +38,10 @@ class RopeScaling(Settings):
 class ModelConfig(Settings):
     """What all networks have. In names elsewhere: L n_layer, D d_model, V vocab_size."""
 
-    vocab_size: PositiveInt
-    context_length: int = Field(gt=1)
-    n_layer: PositiveInt
-    d_model: PositiveInt
+    vocab_size: Size
+    context_length: int = Field(gt=1, lt=2**31)
+    n_layer: Count
+    d_model: Annotated[int, Field(gt=0, le=2**20)]
     tied: bool
     """The output head shares the token embedding's matrix."""
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
@@ -49,10 +51,10 @@ class TransformerConfig(ModelConfig):
     """A decoder, or with causal = false an encoder. In names elsewhere: H n_head, G n_kv_head, K d_head, F d_ff."""
 
     causal: bool = True
-    n_head: PositiveInt
-    n_kv_head: PositiveInt
-    d_head: PositiveInt
-    d_ff: PositiveInt
+    n_head: Count
+    n_kv_head: Count
+    d_head: Annotated[int, Field(gt=0, le=2**16)]
+    d_ff: Size
     norm: Literal["layernorm", "rmsnorm"]
     norm_eps: PositiveFloat
     norm_position: Literal["pre", "post"] = "pre"
@@ -72,7 +74,7 @@ class TransformerConfig(ModelConfig):
     windowed_layers: tuple[int, ...] = ()
     faithful: bool = False
     """Dropout on the embedding matrices, once a step, the head's tied matrix included, as in GPT-1's released code."""
-    n_segments: PositiveInt | None = None
+    n_segments: Count | None = None
     """Encoders: kinds of segments that have an embedding; embeddings are normalised too."""
     parts: tuple[Part, ...] = ()
     """Encoders: pooler (tanh of the first token), masked (the language model's head), next_sentence."""
@@ -94,7 +96,7 @@ class TransformerConfig(ModelConfig):
 class LSTMConfig(ModelConfig):
     """Embedding D → L layers of U units → D → head: the baseline of Radford et al. 2018, section 5."""
 
-    d_hidden: PositiveInt
+    d_hidden: Annotated[int, Field(gt=0, le=2**20)]
     """U: units of each layer, 2,048 in the paper."""
 
 

@@ -8,6 +8,7 @@
 B batch, T time, S tokens seen, D d_model, V vocabulary.
 """
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -44,7 +45,7 @@ class GPT(LanguageModel):
     """A decoder-only transformer."""
 
     config: TransformerConfig
-    rotation_2TK: Tensor | None
+    rotation_2TK: Tensor
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -56,13 +57,19 @@ class GPT(LanguageModel):
         self.head = nn.Linear(config.d_model, config.vocab_size, bias=False)
         if config.tied:
             self.head.weight = self.token_embedding.weight
-        self.register_buffer("rotation_2TK", rotation_table(config) if config.position == "rotary" else None, persistent=False)
+        self.register_buffer("rotation_2TK", torch.empty(2, 0, config.d_head, device="cpu"), persistent=False)
         self._dropped_VD: Tensor | None = None  # faithful: this step's embedding matrix, for the head
 
     @property
     def head_matrix(self) -> Tensor:
         """(V, D) what the training loss projects with: the head's weight, or (faithful) the matrix dropped out in this step."""
         return self.head.weight if self._dropped_VD is None else self._dropped_VD
+
+    def prepare(self, length: int) -> None:
+        """Have the angles of the first `length` positions at hand: they grow with what is read, not with what a config claims."""
+        if self.config.position == "rotary" and self.rotation_2TK.shape[1] < length:
+            room = min(self.config.context_length, max(length, 2 * self.rotation_2TK.shape[1]))
+            self.rotation_2TK = rotation_table(self.config, max(length, room)).to(self.head.weight.device)
 
     def new_cache(self, batch: int, capacity: int) -> KVCache:
         """An empty KV cache for `batch` sequences of up to `capacity` tokens."""
@@ -74,7 +81,8 @@ class GPT(LanguageModel):
         # positions as a slice where they are the same in all rows: looking up a row for each token would cost a copy
         positions = slice(past, past + time) if keep_BS is None else (keep_BS.cumsum(1) - 1).clamp(min=0)[:, past:]
         x_BTD = self._embed(tokens_BT, positions)
-        rotation_2TK = None if self.rotation_2TK is None else self.rotation_2TK[:, positions].to(x_BTD.dtype)
+        self.prepare(past + time)
+        rotation_2TK = self.rotation_2TK[:, positions].to(x_BTD.dtype) if self.config.position == "rotary" else None
         dense = attention_mask(self.config, time, past, keep_BS, x_BTD)
         banded = attention_mask(self.config, time, past, keep_BS, x_BTD, self.config.window) if self.config.window else None
         for layer, block in enumerate(self.blocks):

@@ -33,6 +33,8 @@ class HeadConfig(Settings):
     kind: HeadKind
     n_labels: PositiveInt = 2
     bias: bool = True
+    labels: tuple[str, ...] = ()
+    """What the labels are called, in order; none: they are not."""
 
     @property
     def width(self) -> int:

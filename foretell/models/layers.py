@@ -11,8 +11,8 @@ from foretell.models.config import TransformerConfig
 
 
 def make_embedding(rows: int, width: int) -> nn.Embedding:
-    """A table of vectors, not filled: `initialise` or read weights do that (and torch's way to fill it is slow to import)."""
-    return nn.Embedding(rows, width, _weight=torch.empty(rows, width))
+    """A table of vectors, zeros: `initialise` or read weights fill it (torch's own way takes a second to import)."""
+    return nn.Embedding(rows, width, _weight=torch.zeros(rows, width))
 
 
 def make_norm(config: TransformerConfig, width: int | None = None) -> nn.Module:
@@ -66,13 +66,13 @@ class SwiGLU(nn.Module):
         return out
 
 
-def rotation_table(config: TransformerConfig) -> Tensor:
-    """cos and sin of every position's angles: (2, context_length, K), fp32; each angle stands twice, for i and i + K/2.
+def rotation_table(config: TransformerConfig, length: int) -> Tensor:
+    """cos and sin of the first positions' angles: (2, length, K), fp32; each angle stands twice, for i and i + K/2.
 
     Source: Su et al. 2021, section 3.2.2; pair (i, i + K/2) turns by position · θ^(−2i/K), the layout of Llama and Qwen.
     """
     frequency_K2, size = rotary_frequencies(config)
-    angle_TK2 = torch.arange(config.context_length, dtype=torch.float32, device="cpu")[:, None] * frequency_K2
+    angle_TK2 = torch.arange(length, dtype=torch.float32, device="cpu")[:, None] * frequency_K2
     angle_TK = torch.cat((angle_TK2, angle_TK2), dim=-1)
     return torch.stack((angle_TK.cos(), angle_TK.sin())) * size
 

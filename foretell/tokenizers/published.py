@@ -12,11 +12,23 @@ from foretell.tokenizers.wordpiece import wordpiece
 
 def gpt2_from_openai(folder: Path) -> Tokenizer:
     """GPT-2's: encoder.json and vocab.bpe. Raises ModelError, DataError."""
+    return _gpt2(folder / "encoder.json", folder / "vocab.bpe")
+
+
+def bpe_from_files(vocabulary: Path, merges: Path) -> Tokenizer:
+    """vocab.json and merges.txt, as transformers wrote them: GPT-2's kind, or GPT-1's where `</w>` ends words."""
+    if any(text.endswith("</w>") for text in read_json(vocabulary)):
+        return _gpt1(vocabulary, merges, faithful=False)
+    return _gpt2(vocabulary, merges)
+
+
+def _gpt2(vocabulary: Path, merges: Path) -> Tokenizer:
     from tokenizers import Tokenizer as Inner
     from tokenizers import decoders, models, pre_tokenizers
 
+    folder = vocabulary.parent
     with library_errors(_damaged(folder)):
-        inner = Inner(models.BPE(read_json(folder / "encoder.json"), _merges(folder / "vocab.bpe")))
+        inner = Inner(models.BPE(read_json(vocabulary), _merges(merges)))
         inner.pre_tokenizer, inner.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
         inner.add_special_tokens([END_OF_TEXT])
         roles = ("bos_token", "eos_token", "unk_token", "pad_token")
@@ -29,13 +41,16 @@ def gpt1_from_openai(folder: Path, faithful: bool) -> Tokenizer:
     faithful: prepare a text with ftfy and spaCy as OpenAI did (and as the model was trained); it keeps newlines. Otherwise as
     transformers does: other ids for contractions, accents and newlines. transformers opens both as its own variant.
     """
+    return _gpt1(folder / "encoder_bpe_40000.json", folder / "vocab_40000.bpe", faithful)
+
+
+def _gpt1(vocabulary: Path, merges: Path, faithful: bool) -> Tokenizer:
     from tokenizers import Tokenizer as Inner
     from tokenizers import decoders, models, normalizers, pre_tokenizers
 
-    unknown = "<unk>"
+    unknown, folder = "<unk>", vocabulary.parent
     with library_errors(_damaged(folder)):
-        vocabulary, merges = read_json(folder / "encoder_bpe_40000.json"), _merges(folder / "vocab_40000.bpe")
-        inner = Inner(models.BPE(vocabulary, merges, unk_token=unknown, end_of_word_suffix="</w>"))
+        inner = Inner(models.BPE(read_json(vocabulary), _merges(merges), unk_token=unknown, end_of_word_suffix="</w>"))
         inner.normalizer, inner.pre_tokenizer = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
         inner.decoder = decoders.BPEDecoder(suffix="</w>")
         inner.add_special_tokens([unknown])
@@ -51,8 +66,9 @@ def wordpiece_from_vocab(vocab_txt: Path, lowercase: bool = True) -> Tokenizer:
 
 
 def _merges(path: Path) -> list[tuple[str, str]]:
-    """The pairs, most frequent first; the first line is a version, the last one empty."""
-    return [(first, second) for line in read_text(path).split("\n")[1:-1] for first, second in [line.split(" ")]]
+    """The pairs, most frequent first, behind a line with the version."""
+    lines = read_text(path).removesuffix("\n").split("\n")[1:]
+    return [(first, second) for line in lines for first, second in [line.split(" ")]]
 
 
 def _damaged(path: Path) -> ModelError:

@@ -38,7 +38,7 @@ class Tokenizer:
     Special tokens are no text: `<|endoftext|>` written in a text is encoded as any other characters, and decoding skips
     special ids. (A byte-level vocabulary that lacks rare bytes, as SmolLM2's does, leaves them out, in every library.)
     end_of_text: the token named as eos_token, else as sep_token, else the first of ENDS_OF_TEXT. GPT-1 had no such token:
-    the one of its newline ends a text.
+    the one of its newline ends a text. beginning: the ids that a model expects before every text.
     """
 
     def __init__(self, inner: "tokenizers.Tokenizer", config: dict[str, Any], where: str = "tokenizer") -> None:
@@ -59,6 +59,7 @@ class Tokenizer:
         self._seam, self._adds_space = seam_of(inner, self.kind), adds_space(inner, self.kind)
         self._faithful = gpt1.plain_bpe(inner) if config.get("foretell_text") == "gpt1" else None
         self._bytes, self._byte_ids = self._tables()
+        self.beginning = self._first_ids()
         self.vocab_size = max(self._bytes) + 1
 
     @classmethod
@@ -178,6 +179,19 @@ class Tokenizer:
     def byte_lengths(self) -> NDArray[np.int64]:
         """(V,) how many bytes of text each id stands for; special tokens 0."""
         return np.array([len(self._bytes.get(token, b"")) for token in range(self.vocab_size)], np.int64)
+
+    @property
+    def start(self) -> int:
+        """The token that the first token of a text is predicted from: the one that begins texts, else the one that ends them."""
+        return self.beginning[-1] if self.beginning else self.end_of_text
+
+    def _first_ids(self) -> list[int]:
+        """What every text begins with for the model: `<s>` for Llama's and Mistral's, nothing for most."""
+        whole = self._inner.encode("a", add_special_tokens=True).ids
+        special = set(self.special_ids.values())
+        count = next((place for place, token in enumerate(whole) if token not in special), 0)
+        begins = self.role("bos") if self._config.get("add_bos_token") is True else None
+        return whole[:count] or ([] if begins is None else [begins])
 
     def _pieces(self, text: str) -> Iterable[str]:
         """A text in pieces that have its tokens; in one piece where that cannot be known."""

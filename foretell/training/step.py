@@ -30,7 +30,7 @@ def train_step(
     """
     started, progress = time.perf_counter(), state.progress
     state.model.train()
-    loss = _accumulate(state, micro_batches, state.model if forward is None else forward)
+    loss, memory = _accumulate(state, micro_batches, state.model if forward is None else forward)
     norm = state.parameters.gradient_norm()
     if not (math.isfinite(loss) and math.isfinite(norm)):
         state.parameters.zero()
@@ -44,12 +44,13 @@ def train_step(
     state.optimizer.step()
     state.parameters.publish()
     state.parameters.zero()
+    state.memory = memory  # what the next batch's rows read on from
     tokens = sum(batch.tokens_BT.numel() for batch in micro_batches)
     progress.step, progress.tokens = progress.step + 1, progress.tokens + tokens
     return StepReport(progress.step, progress.tokens, loss, rate, norm, time.perf_counter() - started, tokens)
 
 
-def _accumulate(state: TrainState, micro_batches: list[Batch], forward: Forward) -> float:
+def _accumulate(state: TrainState, micro_batches: list[Batch], forward: Forward) -> tuple[float, LSTMState | None]:
     totals, loss_sum, read, rows = Totals.of(micro_batches), 0.0, list[LSTMState](), 0
     for batch in micro_batches:
         memory = state.memory.rows(rows, len(batch.tokens_BT)) if state.memory else None
@@ -57,6 +58,4 @@ def _accumulate(state: TrainState, micro_batches: list[Batch], forward: Forward)
         loss.backward()  # type: ignore[no-untyped-call]
         state.parameters.accumulate()
         loss_sum, rows, read = loss_sum + float(loss.detach()), rows + len(batch.tokens_BT), read + ([memory] if memory else [])
-    if read:
-        state.memory = LSTMState.joined(read)  # what the next batch's rows read on from
-    return loss_sum
+    return loss_sum, LSTMState.joined(read) if read else None

@@ -293,7 +293,7 @@ def test_without_the_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     (tmp_path / "m.gguf").write_bytes(b"GGUF")
     with pytest.raises(ModelError, match="not installed") as refusal:
         read_gguf(tmp_path / "m.gguf")
-    assert refusal.value.cure == 'pip install "foretell[interop]"'
+    assert refusal.value.cure == "pip install gguf"
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ def rotary(context_length: int = 64, d_head: int = 16, **changes: Any) -> Transf
 
 def test_rotation_turns_pairs_by_position() -> None:
     """⟨R(m)q, R(n)k⟩ depends on m − n alone, and lengths stay."""
-    table, generator = rotation_table(rotary()), torch.Generator().manual_seed(1)
+    table, generator = rotation_table(rotary(), rotary().context_length), torch.Generator().manual_seed(1)
     q, k = (torch.randn(16, generator=generator) for _ in range(2))
     turned_q, turned_k = (rotate(x.expand(1, 64, 1, 16), table)[0, :, 0] for x in (q, k))
     products = turned_q @ turned_k.T
