@@ -14,7 +14,7 @@ from foretell.base.files import atomic_path, damaged_files, require_new, write_t
 from foretell.base.records import dump, read_json
 from foretell.interop.configs import NATIVE, layout_of, to_hugging_face
 from foretell.interop.names import Rule, bare, from_theirs, rules, to_theirs
-from foretell.interop.tensors import _read_pickled, _read_safetensors, _shown
+from foretell.interop.tensors import read_pickled, read_safetensors, shown
 from foretell.models.adapter_settings import TARGETS, LoRASettings
 from foretell.models.adapters import LoRALinear, LowRank, adapter_state, adapters, attach, pairs_of, target_of
 from foretell.models.heads import TaskModel
@@ -128,7 +128,7 @@ def load_adapter(folder: Path, model: Network | TaskModel) -> LoRASettings:
     if adapters(model):
         raise ModelError("the model has adapters already", where=where, cure="merge them first, or load the base model again")
     pickled = (folder / PICKLED).exists() and not (folder / WEIGHTS).exists()
-    raw = _read_pickled(folder / PICKLED) if pickled else _read_safetensors(folder / WEIGHTS)
+    raw = read_pickled(folder / PICKLED) if pickled else read_safetensors(folder / WEIGHTS)
     tensors, found = {name.removeprefix(PREFIX): tensor for name, tensor in raw.items()}, _rules(model)
     there = {re.sub(r"(\.lora_[AB])?\.(weight|bias)$", "", bare(name)) for name in tensors}
     places = [place for place in _places(model, found) if bare(place.theirs) in there or config.lists(place)]
@@ -156,12 +156,12 @@ def _read_config(folder: Path) -> AdapterConfig:
         problem = error.errors()[0]
         value = "nothing" if problem["type"] == "missing" else repr(problem["input"])
         told = f"{'.'.join(map(str, problem['loc'])) or CONFIG} = {value}"
-        raise ModelError(f"the adapter's {_shown(told)} is not supported", where=str(path), cure=cure) from error
+        raise ModelError(f"the adapter's {shown(told)} is not supported", where=str(path), cure=cure) from error
     odd = {name: value for name, value in (config.model_extra or {}).items() if value and name not in HARMLESS}
     if config.init_lora_weights not in STARTS:
         odd["init_lora_weights"] = config.init_lora_weights
     for name, value in odd.items():
-        raise ModelError(f"the adapter's {_shown(f'{name} = {value!r}')} is not supported", where=str(path), cure=cure)
+        raise ModelError(f"the adapter's {shown(f'{name} = {value!r}')} is not supported", where=str(path), cure=cure)
     return config
 
 

@@ -30,7 +30,7 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
     tensors (an old file that is no zip archive is read whole). Writing to a tensor never changes the file.
     Raises ModelError naming the file, and the tensor or the shard, that is missing, damaged or not plain data.
     """
-    for name, read in ((SAFETENSORS, _read_safetensors), (PICKLED, _read_pickled)):
+    for name, read in ((SAFETENSORS, read_safetensors), (PICKLED, read_pickled)):
         if (folder / name).exists():
             return read(folder / name)
         if (index := folder / f"{name}.index.json").exists():
@@ -87,7 +87,7 @@ def _read_shards(index: Path, read: Callable[[Path], dict[str, Tensor]]) -> dict
     with _told(index), index.open("rb") as file:
         for name, shard in dict(_parse(file, index.stat().st_size).get("weight_map", {})).items():
             if not re.fullmatch(rf"\w[\w.-]*{re.escape(index.suffixes[0])}", str(shard)):  # it may not lead out of the folder
-                raise ValueError(f"the index names {_shown(shard)}, which is not a weight file beside it")
+                raise ValueError(f"the index names {shown(shard)}, which is not a weight file beside it")
             promised.setdefault(shard, set()).add(name)
         if not promised:
             raise ValueError("the index names no files")
@@ -97,12 +97,12 @@ def _read_shards(index: Path, read: Callable[[Path], dict[str, Tensor]]) -> dict
             found = read(index.parent / shard)
             for name in sorted(promised[shard] ^ found.keys()):
                 part, whole = ("the index", shard) if name in found else (shard, "the index")
-                raise ValueError(f"the tensor {_shown(name)} is in {whole} but not in {part}")
+                raise ValueError(f"the tensor {shown(name)} is in {whole} but not in {part}")
             tensors |= found
     return tensors
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
+def read_safetensors(path: Path) -> dict[str, Tensor]:
     """A file's tensors. What the library accepts or is slow to refuse is refused here before it sees the file."""
     with _told(path), path.open("rb") as file:
         room, length = path.stat().st_size - 8, int.from_bytes(file.read(8), "little")
@@ -110,11 +110,11 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
             raise ValueError(f"it is cut off, or no safetensors file (a header of {length:,} bytes in a file of {room + 8:,})")
         for name, entry in _parse(file, length).items():
             if isinstance(entry, dict) and name != "__metadata__" and entry.get("dtype") not in DTYPES:
-                raise ValueError(f"the tensor {_shown(name)} is stored as {_shown(entry.get('dtype'))}, which is not supported")
+                raise ValueError(f"the tensor {shown(name)} is stored as {shown(entry.get('dtype'))}, which is not supported")
         return load_file(path)
 
 
-def _read_pickled(path: Path) -> dict[str, Tensor]:
+def read_pickled(path: Path) -> dict[str, Tensor]:
     """A torch.save file's tensors, {"state_dict": …} and {"model": …} unwrapped, through the unpickler that knows only tensors."""
     with _told(path), path.open("rb") as file:
         zipped = file.read(4) == b"PK\x03\x04"
@@ -126,7 +126,7 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
         if not isinstance(content, dict):
             raise ValueError("it holds no dictionary of tensors")
         if odd := [name for name, value in content.items() if not isinstance(name, str) or not _is_plain(value)]:
-            raise ValueError(f"{_shown(odd[0])} is not a plain tensor")
+            raise ValueError(f"{shown(odd[0])} is not a plain tensor")
         return {name: tensor.detach() for name, tensor in content.items()}
 
 
@@ -160,12 +160,12 @@ def _told(path: Path) -> Iterator[None]:
     except ModelError:
         raise
     except Exception as error:
-        what, cure = f"the weights cannot be read: {_shown(error) or type(error).__name__}", CURE
+        what, cure = f"the weights cannot be read: {shown(error) or type(error).__name__}", CURE
         if code := re.search(r"GLOBAL ([\w.]+)", str(error)):
             what, cure = f"the pickle wants to run {code[1]}, and code from data is never run", "ask for the model as safetensors"
         raise ModelError(what, where=str(path), cure=cure) from error
 
 
-def _shown(text: object) -> str:
+def shown(text: object) -> str:
     """A stranger's text for the terminal: one short line without control characters."""
     return "".join(sign if sign.isprintable() else "?" for sign in str(text)[:200].strip().split("\n")[0])

@@ -209,7 +209,7 @@ def _adapted(path: Path, base: str | None, revision: str | None) -> Foreign:
     from foretell.models.adapters import merge
 
     name = base or adapter_base(path)
-    folder = Path(name) if Path(name).is_dir() else fetch(name, revision)
+    folder = fetch(name, revision)
     source, model = read_foreign(folder), load_any(folder)
     load_adapter(path, model)
     tokens_BT = probe_tokens(model, source.tokenizer)

@@ -33,7 +33,7 @@ def training_batches(
     """rows: windows of a whole batch. Raises DataError when the text is too short."""
     if isinstance(config, LSTMConfig):
         return StreamBatches(shards.train, seed, config.context_length, rows)
-    if getattr(config, "causal", True):
+    if config.causal:
         return TrainBatches(shards.train, seed, config.context_length)
     return MaskedBatches(shards.train, seed, config.context_length, masking(data, tokenizer, paired(config)))
 
@@ -53,7 +53,7 @@ def held_out_score(
 
 def held_out_protocol(config: ModelConfig, data: DataSettings, precision: str) -> str:
     """What the numbers of held_out_score mean."""
-    if getattr(config, "causal", True):
+    if config.causal:
         return protocol(config.context_length, precision)
     return masked_protocol(config.context_length, data.mask_share, precision)
 

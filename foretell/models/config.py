@@ -45,12 +45,13 @@ class ModelConfig(Settings):
     tied: bool
     """The output head shares the token embedding's matrix."""
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    causal: bool = True
+    """It reads from left to right; an encoder sees both sides."""
 
 
 class TransformerConfig(ModelConfig):
     """A decoder, or with causal = false an encoder. In names elsewhere: H n_head, G n_kv_head, K d_head, F d_ff."""
 
-    causal: bool = True
     n_head: Count
     n_kv_head: Count
     d_head: Annotated[int, Field(gt=0, le=2**16)]

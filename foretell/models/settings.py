@@ -106,7 +106,7 @@ def resolve(settings: ModelSettings, vocab_size: int) -> tuple[ModelConfig, list
     except ValidationError as error:
         what, _, cure = error.errors()[0]["msg"].removeprefix("Value error, ").partition(" | ")
         raise SettingError(what, where="[model]", cure=cure or "change the model's sizes") from error
-    for name, only in ENCODERS.items() if not getattr(config, "causal", True) else ():
+    for name, only in ENCODERS.items() if not config.causal else ():
         if (value := getattr(config, name)) != only:
             cure = f"leave model.{name} out, or choose another preset"
             raise SettingError(f"{settings.preset} has no {name} = {value}", where=f"model.{name}", cure=cure)
