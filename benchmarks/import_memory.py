@@ -1,4 +1,4 @@
-"""Memory and time of importing a GPT-2 of 124M parameters: `python benchmarks/import_memory.py`.
+"""Memory and time of importing models of 124M parameters: `python benchmarks/import_memory.py`.
 
 The peer is transformers opening the same directory. Memory is the peak beyond what the imports of the libraries take, as the
 kernel counts it (mapped file pages included); time is beside plainly reading the file.
@@ -8,7 +8,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 OURS = """
 from pathlib import Path
@@ -24,7 +26,8 @@ def act(source, out): load_model(Path(source))
 THEIRS = """
 import transformers
 from transformers.models.gpt2 import modeling_gpt2
-def act(source, out): transformers.GPT2LMHeadModel.from_pretrained(source)
+from transformers.models.qwen3 import modeling_qwen3
+def act(source, out): transformers.AutoModelForCausalLM.from_pretrained(source, dtype="auto")
 """
 MEASURE = """
 import resource, sys, time
@@ -44,23 +47,34 @@ def measured(code: str, source: Path, out: Path) -> tuple[int, float]:
     return int(extra), float(seconds)
 
 
-def main() -> None:
-    """Print one line a reader."""
+def models() -> Iterator[tuple[str, Any]]:
+    """Name and random weights of what is imported."""
+    import torch
     import transformers
 
+    gpt2 = transformers.GPT2LMHeadModel(transformers.GPT2Config())
+    yield "GPT-2, fp32", gpt2
+    yield "GPT-2, bf16", gpt2.to(torch.bfloat16)
+    sizes = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "num_key_value_heads": 6, "head_dim": 64}
+    words = {**sizes, "intermediate_size": 2048, "vocab_size": 50257, "tie_word_embeddings": True}
+    yield "Qwen3 layout, fp32", transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**words))
+
+
+def main() -> None:
+    """Print a line for each model and reader."""
     with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / "gpt2"
-        transformers.GPT2LMHeadModel(transformers.GPT2Config()).save_pretrained(source)
-        size = (source / "model.safetensors").stat().st_size
-        then = time.perf_counter()
-        with (source / "model.safetensors").open("rb") as file:
-            while file.read(2**24):
-                pass
-        print(f"the file: {size / 1e6:.0f} MB, read in {time.perf_counter() - then:.2f} s")
-        for round_ in range(2):
-            for name, code in (("foretell import", OURS), ("foretell load", LOADED), ("transformers", THEIRS)):
-                extra, seconds = measured(code, source, Path(folder) / f"out-{round_}-{name.split()[-1]}")
-                print(f"{name:16} {extra / size:.2f} × the file in extra memory, {seconds:.2f} s", flush=True)
+        for number, (name, model) in enumerate(models()):
+            source = Path(folder) / f"model-{number}"
+            model.save_pretrained(source)
+            size = (source / "model.safetensors").stat().st_size
+            then = time.perf_counter()
+            with (source / "model.safetensors").open("rb") as file:
+                while file.read(2**24):
+                    pass
+            print(f"{name}: {size / 1e6:.0f} MB, read in {time.perf_counter() - then:.2f} s", flush=True)
+            for reader, code in (("foretell import", OURS), ("foretell load", LOADED), ("transformers", THEIRS)):
+                extra, seconds = measured(code, source, Path(folder) / f"out-{number}")
+                print(f"  {reader:16} {extra / size:.2f} × the file in extra memory, {seconds:.2f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ class Engine:
         for left in reversed(range(count)):
             logits_V = self._read(tokens, cache)
             token = draw(distribution(logits_V, settings), generator)
-            tokens, ended = [token], token == self.tokenizer.end_of_text
+            tokens, ended = [token], token in self.tokenizer.ends
             text = gate.push("" if ended else decoder.push(token))
             if ended or not left:
                 text += gate.push(decoder.finish()) + gate.finish()

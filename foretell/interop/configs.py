@@ -75,6 +75,10 @@ def from_hugging_face(raw: Raw, where: str) -> tuple[ModelConfig, HeadConfig | N
     """Config and task head of a config.json. What would change the result and is not known here is refused by name."""
     if not isinstance(raw, dict):
         raise ModelError("config.json is no JSON object", where=where, cure="restore it from the model's source")
+    if raw.get("quantization_config"):
+        method = dict(raw["quantization_config"]).get("quant_method", "an unknown method")
+        cure = "import the model's unquantised weights, or a GGUF file of it"
+        raise ModelError(f"the weights are quantised by {method}, which is not read", where=where, cure=cure)
     if "auto_map" in raw:
         warnings.warn(f"{where} asks for program code of its own (auto_map): it is ignored and never run", stacklevel=2)
     try:
@@ -147,7 +151,8 @@ def _architecture_key(config: TransformerConfig, head: HeadConfig | None) -> str
 
 
 def _hear(raw: Raw, layout: dict[str, Any], where: str) -> TransformerConfig:
-    raw = {**layout["silent"], **{key: value for key, value in raw.items() if value is not None}}
+    absent = {"sliding_window": None} if "sliding_window" in raw else {}  # here a null means none, not the default
+    raw = {**layout["silent"], **absent, **{key: value for key, value in raw.items() if value is not None}}
     for name, only in layout["fixed"].items():
         if raw.get(name, only) != only:
             raise ModelError(f"{name} = {raw[name]!r} is not supported", where=where, cure=f"only {name} = {only!r} is")
@@ -197,7 +202,8 @@ def _hear_rope(raw: Raw, where: str) -> Raw:
         raise ModelError(f"the rotary scaling {kind!r} is not known here", where=where, cure=cure)
     given = {field: rope[ROPE_WORDS[field]] for field in ROPE_FIELDS[kind] if rope.get(ROPE_WORDS[field]) is not None}
     if kind != "linear":
-        given.setdefault("original_context_length", raw.get("max_position_embeddings"))
+        original = raw.get("original_max_position_embeddings") or raw.get("max_position_embeddings")
+        given.setdefault("original_context_length", original)
     return {"rope_theta": theta, "rope_scaling": RopeScaling(kind=kind, **given)}
 
 

@@ -81,6 +81,12 @@ def write_gguf(foreign: Foreign, path: Path, dtype: str = "f16") -> Written:
     if (kind := config.get("model_type")) not in (known := _tables()["families"]):
         cure = f"supported: {', '.join(known)}"
         raise ModelError(f"there is no GGUF layout here for the model type {kind}", where=where, cure=cure)
+    cure = "export it to Hugging Face's layout (--to hf)"
+    if (window := config.get("sliding_window")) and window < config["max_position_embeddings"] and kind == "mistral":
+        what = f"llama.cpp attends to all tokens here, not only to the last {window} as this model does"
+        raise ModelError(what, where=where, cure=cure)
+    if kind == "qwen3" and config.get("attention_bias"):
+        raise ModelError("llama.cpp has no place for the biases of this Qwen3 model", where=where, cure=cure)
     if foreign.tokenizer is None:
         raise ModelError("the model has no tokenizer, and llama.cpp needs one", where=where, cure="put tokenizer.json beside it")
     layout, writer = _tables()[known[kind][2]], library.GGUFWriter(None, known[kind][0])
@@ -99,9 +105,8 @@ def write_gguf(foreign: Foreign, path: Path, dtype: str = "f16") -> Written:
     rows = len(sources["token_embd.weight"]())
     writer.add_vocab_size(rows)
     notes = write_tokenizer(writer, foreign.tokenizer, rows, where)
-    if kind == "mistral" and (window := config.get("sliding_window")):
+    if window and kind == "mistral":
         writer.add_sliding_window(window)
-        notes.append(f"llama.cpp attends to all tokens, not only to the last {window} as this model does")
     notes += _write_tensors(writer, sources, path, dtype, where)
     return Written(path.stat().st_size, tuple(notes))
 

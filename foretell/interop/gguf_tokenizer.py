@@ -20,7 +20,7 @@ from foretell.tokenizers.tokenizer import Tokenizer
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # GGUF's types of tokens
 IDS = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}  # a token's role: GGUF's word
 ONE_BYTE = re.compile(r"<0x[0-9A-F]{2}>")
-NFC, SPACES, PREFIX = "NFC", "spaces as ▁", "▁ before the text"  # steps before merging; see `_steps`
+NFC, SPACES, PREFIX, BOTH = "NFC", "spaces as ▁", "▁ before the text", "both"  # steps before merging; see `_steps`
 LONGEST, MOST_ADDED = 512, 16_384  # characters of a token that merges make; tokens that are none of the model's: more take for ever
 
 
@@ -163,6 +163,7 @@ def _write_sentencepiece(writer: Any, model: dict[str, Any], steps: list[str], n
     """The score of each normal token: the sooner it is merged, the higher. Raises ModelError where scores cannot say the merges."""
     scores = dict.fromkeys(normal, -float(len(model["merges"])))
     scores |= {left + right: -float(rank) for rank, (left, right) in reversed([*enumerate(model["merges"])])}
+    steps = [PREFIX, SPACES] if steps == [BOTH] else steps
     if not {SPACES} <= set(steps) <= {PREFIX, SPACES} or set(merges_of(scores)) != set(map(tuple, model["merges"])):
         what = "this tokenizer merges, or writes spaces, in another way than SentencePiece"
         raise ModelError(what, where=where, cure="use llama.cpp's converter, with the model's tokenizer.model")
@@ -187,4 +188,6 @@ def _step(part: dict[str, Any]) -> str:
             return SPACES
         case {"type": "Prepend", "prepend": "▁"}:
             return PREFIX
+        case {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": False}:
+            return BOTH
     return json.dumps(part)

@@ -60,7 +60,7 @@ def write_foreign(folder: Path, foreign: Foreign, shard_bytes: int = 5 * 10**9) 
         ids = {f"{role}_token_id": tokenizer.role(role) for role in ("bos", "eos", "pad")}
         ids = {name: token for name, token in ids.items() if token is not None}
         tokenizer.save(folder, context_length=_context_length(foreign.config))
-    config = {key: value for key, value in foreign.config.items() if key != "auto_map"} | ids
+    config = ids | {key: value for key, value in foreign.config.items() if key != "auto_map"}
     for name, content in (("config", config), ("generation_config", {"do_sample": False, **ids})):
         (folder / f"{name}.json").write_text(dump(content, indent=2), encoding="utf-8")
     write_tensors(folder, foreign.tensors, shard_bytes)
@@ -101,7 +101,9 @@ def read_foreign(folder: Path) -> Foreign:
     """A directory in Hugging Face's words, its tensors mapped; the tokenizer from whichever files it has. Raises ModelError."""
     tokenizer, notes = find_tokenizer(folder), list[str]()
     if tokenizer is None:
-        notes.append("there is no tokenizer here: the model can be exported, but it can neither read nor write text")
+        only = " that is read (tokenizer.model is not: save it with transformers first)"
+        only = only if (folder / "tokenizer.model").exists() else ""
+        notes.append(f"there is no tokenizer here{only}: the model can be exported, but it can neither read nor write text")
     return Foreign(_read_config(folder), read_tensors(folder), tokenizer, str(folder), tuple(notes))
 
 
@@ -110,9 +112,10 @@ def find_tokenizer(folder: Path) -> Tokenizer | None:
     if (folder / "tokenizer.json").exists():
         return Tokenizer.load(folder)
     if (folder / "vocab.txt").exists():
-        config = folder / "tokenizer_config.json"
-        lowercase = read_json(config).get("do_lower_case", True) if config.exists() else True
-        return wordpiece_from_vocab(folder / "vocab.txt", lowercase=bool(lowercase))
+        path = folder / "tokenizer_config.json"
+        said = read_json(path) if path.exists() else {}
+        options = {"strip_accents": said.get("strip_accents"), "chinese": said.get("tokenize_chinese_chars", True)}
+        return wordpiece_from_vocab(folder / "vocab.txt", lowercase=bool(said.get("do_lower_case", True)), **options)
     if (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
         return bpe_from_files(folder / "vocab.json", folder / "merges.txt")
     return None
@@ -162,7 +165,16 @@ def open_model(folder: Path) -> tuple[LanguageModel, Tokenizer]:
     if not isinstance(model, LanguageModel):
         cure = "give a decoder's directory (GPT, Llama, Qwen, an LSTM)"
         raise ModelError("this is an encoder: it reads text, and writes none", where=str(folder), cure=cure)
-    return model.to(default_device()), Tokenizer.load(folder)
+    return model.to(default_device()), Tokenizer.load(folder).with_ends(_end_ids(folder))
+
+
+def _end_ids(folder: Path) -> set[int]:
+    """The ids that end an answer: chat models name several, in generation_config.json or config.json."""
+    for name in ("generation_config.json", "config.json"):
+        found = read_json(folder / name).get("eos_token_id") if (folder / name).exists() else None
+        if found is not None:
+            return {int(token) for token in (found if isinstance(found, list) else [found])}
+    return set()
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

@@ -97,6 +97,7 @@ def transformers_outputs(folder: Path, architecture: str, several: bool, tokens_
         import transformers
     except ImportError:
         return None
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a library that is only asked for numbers
         theirs: Any = getattr(transformers, architecture).from_pretrained(folder, attn_implementation="eager", dtype=torch.float32)

@@ -38,6 +38,7 @@ from foretell.interop.original import (
     read_gpt1,
     read_gpt2_tensorflow,
 )
+from foretell.interop.tensors import read_tensors
 from foretell.interop.verify import Outputs, outputs, probe_tokens, require_same, transformers_outputs
 from foretell.models.config import described
 from foretell.models.counts import parameter_count
@@ -45,7 +46,7 @@ from foretell.models.heads import TaskModel
 from foretell.models.network import Network
 from foretell.tokenizers.tokenizer import Tokenizer
 
-STORED = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+CARRIED = ("bos_token_id", "eos_token_id", "pad_token_id", "problem_type", "id2label", "label2id")  # our words do not hold these
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 FOLDER = "Hugging Face directory"
 WRITTEN = ("config.json", "tokenizer_config.json", "foretell.json", "digests.json")  # anew, not copied
@@ -102,7 +103,6 @@ class _Export:
     """A model on its way out, with what it says to the probe text."""
 
     source: Path
-    name: str
     model: Network | TaskModel
     tokenizer: Tokenizer | None
     tokens_BT: Tensor
@@ -121,7 +121,7 @@ def export_model(
     set_threads(None)
     loaded, tokenizer = load_any(model), find_tokenizer(model)
     tokens_BT = probe_tokens(loaded, tokenizer)
-    work = _Export(model, out.stem, loaded, tokenizer, tokens_BT, outputs(loaded, tokens_BT), dtype, shard_bytes)
+    work = _Export(model, loaded, tokenizer, tokens_BT, outputs(loaded, tokens_BT), dtype, shard_bytes)
     with atomic_path(out) as partial:
         told, notes = {"hf": _to_hf, "gguf": _to_gguf, "onnx": _to_onnx}[to](work, partial)
         written = sum(item.stat().st_size for item in (partial.rglob("*") if partial.is_dir() else [partial]))
@@ -133,19 +133,22 @@ def export_model(
 
 def _to_hf(work: _Export, folder: Path) -> tuple[str, list[str]]:
     raw, where = read_json(work.source / "config.json"), str(work.source)
-    stored = str(raw.get("dtype") or raw.get("torch_dtype"))
-    kind = _dtype(work.dtype) if work.dtype else STORED.get(stored, torch.float32)
+    stored = {tensor.dtype for tensor in read_tensors(work.source).values() if tensor.is_floating_point()}
+    kept = stored.pop() if len(stored) == 1 else torch.float32
+    kind = _dtype(work.dtype) if work.dtype else kept
     foreign = to_foreign(work.model, work.tokenizer)
     if foreign.config["model_type"] == NATIVE:
         what = "transformers has no class that computes this model"
         cure = "use it with Foretell; models with layouts of GPT-1, GPT-2, GPT-Neo, Llama, Qwen or BERT can be exported"
         raise ModelError(what, where=where, cure=cure)
     name = str(kind).removeprefix("torch.")
-    config = foreign.config | {"dtype": name, "torch_dtype": name}
+    config = foreign.config | {"dtype": name, "torch_dtype": name} | {key: raw[key] for key in CARRIED if key in raw}
     folder.mkdir()
     tensors = {key: tensor.to(kind) for key, tensor in foreign.tensors.items()}
     write_foreign(folder, Foreign(config, tensors, work.tokenizer, foreign.where), work.shard_bytes)
-    exact = kind == torch.float32 or name == stored
+    if (work.source / "generation_config.json").exists():
+        shutil.copyfile(work.source / "generation_config.json", folder / "generation_config.json")
+    exact = kind in (torch.float32, kept)
     back = require_same(work.said, outputs(load_any(folder), work.tokens_BT), exact=exact, where=where)
     several = isinstance(work.model, TaskModel) and work.model.head_config.kind == "choice"
     theirs = transformers_outputs(folder, config["architectures"][0], several, work.tokens_BT)
@@ -156,7 +159,7 @@ def _to_hf(work: _Export, folder: Path) -> tuple[str, list[str]]:
 
 def _to_gguf(work: _Export, path: Path) -> tuple[str, list[str]]:
     dtype = work.dtype or "f16"
-    written = write_gguf(to_foreign(work.model, work.tokenizer, where=work.name), path, dtype)
+    written = write_gguf(to_foreign(work.model, work.tokenizer, where=str(work.source)), path, dtype)
     back = read_gguf(path)
     after = outputs(model_of(back.config, back.tensors, str(path)), work.tokens_BT)
     told = require_same(work.said, after, exact=dtype == "f32", where="the GGUF file")
@@ -228,6 +231,9 @@ def _copy(source: Path, target: Path, foreign: Foreign, terminal: Terminal) -> N
     for item in sorted(source.iterdir()):
         if item.is_file() and COPIED.fullmatch(item.name) and item.name not in WRITTEN:
             shutil.copyfile(item, target / item.name)
+    for item in source.glob("[0-9]_*/*.json"):  # how sentence-transformers pools
+        (target / item.parent.name).mkdir(exist_ok=True)
+        shutil.copyfile(item, target / item.parent.name / item.name)
     for name in ("config.json", "tokenizer_config.json"):
         if (source / name).exists():
             content = read_json(source / name)

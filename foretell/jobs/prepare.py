@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -23,6 +23,7 @@ from foretell.models.config import ModelConfig, described
 from foretell.models.counts import parameter_count
 from foretell.models.settings import ModelSettings, resolve
 from foretell.planning.memory import require_memory, training_memory
+from foretell.tokenizers.config import Kind
 from foretell.tokenizers.tokenizer import Tokenizer
 from foretell.training.checkpoint import newest_checkpoint, read_state, restore
 from foretell.training.parameters import FlatParameters
@@ -70,7 +71,8 @@ def prepare(recipe: Recipe, path: Path, terminal: Terminal, resume: Resume) -> P
     training_batches(config, recipe.data, shards, tokenizer, seed=recipe.training.seed, rows=rows)  # refuses text that is too short
     memory = training_memory(config, micro_batch=recipe.training.micro_batch, precision=precision)
     require_memory(memory, available_bytes(device), config, recipe.training.micro_batch)
-    recipe = _resolved(recipe, config, shards.manifest, precision=precision, batch_tokens=batch_tokens, threads=threads)
+    training = {"precision": precision, "batch_tokens": batch_tokens, "threads": threads}
+    recipe = _resolved(recipe, config, shards.manifest, tokenizer.kind, **training)
     environment = {"threads": threads, "device": str(device), "torch": torch.__version__, "compile": recipe.training.compile}
     environment["shards"] = digest(shards.path / "manifest.json")
     state = _build_state(recipe, None if found else begin, config, device, precision)
@@ -113,7 +115,7 @@ def _resolve_model(settings: ModelSettings, begin: Path | None, tokenizer: Token
     if Tokenizer.load(begin).fingerprint != tokenizer.fingerprint:
         cure = f"make shards with it: foretell shards build CORPUS --tokenizer {begin} --out DIR"
         raise ModelError("the shards were made with another tokenizer than the model's", where=str(begin), cure=cure)
-    return config.replace(dropout=settings.dropout), [f"architecture and weights ← {begin}"]
+    return config.replace(dropout=settings.dropout), [f"architecture, sizes and weights ← {begin}"]
 
 
 def _batch_tokens(recipe: Recipe, context: int) -> int:
@@ -124,13 +126,14 @@ def _batch_tokens(recipe: Recipe, context: int) -> int:
     return tokens
 
 
-def _resolved(recipe: Recipe, config: ModelConfig, text: Manifest, **training: Any) -> Recipe:
+def _resolved(recipe: Recipe, config: ModelConfig, text: Manifest, kind: str, **training: Any) -> Recipe:
     """The recipe with every derived value written out, so that it gives the same run wherever it is read."""
     names = [name for name in type(config).model_fields if name in ModelSettings.model_fields]
     start, shards = (path.resolve() if path else None for path in (recipe.model.start_from, recipe.data.shards))
     model = recipe.model.replace(size=None, start_from=start, **{name: getattr(config, name) for name in names})
+    made = {"kind": kind} if kind in get_args(Kind) else {}  # a published tokenizer was not trained here
     data = recipe.data.replace(shards=shards, held_out=text.held_out.fraction)
-    sections = {"model": model, "data": data, "tokenizer": recipe.tokenizer.replace(vocab_size=text.vocab_size)}
+    sections = {"model": model, "data": data, "tokenizer": recipe.tokenizer.replace(vocab_size=text.vocab_size, **made)}
     return recipe.model_copy(update={**sections, "training": recipe.training.replace(**training)})
 
 

@@ -7,11 +7,13 @@ from pydantic import Field, ValidationInfo, field_validator
 from foretell.base.errors import SettingError
 from foretell.base.settings import Settings
 
+Kind = Literal["bpe", "wordpiece", "char", "byte", "word"]
+
 
 class TokenizerSettings(Settings):
     """The `[tokenizer]` section of a recipe."""
 
-    kind: Literal["bpe", "wordpiece", "char", "byte", "word"] = "bpe"
+    kind: Kind = "bpe"
     """bpe: byte-level byte-pair encoding (any bytes can be written, and come back exactly); wordpiece: BERT's pieces of words;
     char, word: a token for each; byte: 256 tokens. What char, word and wordpiece do not know is written as `<unk>` or `[UNK]`."""
     vocab_size: int = Field(default=8192, gt=0)

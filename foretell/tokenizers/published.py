@@ -58,11 +58,22 @@ def _gpt1(vocabulary: Path, merges: Path, faithful: bool) -> Tokenizer:
         return Tokenizer(inner, config, where=str(folder))
 
 
-def wordpiece_from_vocab(vocab_txt: Path, lowercase: bool = True) -> Tokenizer:
-    """BERT's: vocab.txt, a token a line. lowercase: of an uncased model. Raises ModelError, DataError."""
+def wordpiece_from_vocab(
+    vocab_txt: Path, lowercase: bool = True, *, strip_accents: bool | None = None, chinese: bool = True
+) -> Tokenizer:
+    """BERT's: vocab.txt, a token a line. lowercase: of an uncased model. Raises ModelError, DataError.
+
+    strip_accents: absent: as lowercase. chinese: Chinese characters are words of their own.
+    """
     lines = read_text(vocab_txt).removesuffix("\n").split("\n")
     with library_errors(_damaged(vocab_txt)):
-        return wordpiece({text: token for token, text in enumerate(lines)}, lowercase, where=str(vocab_txt))
+        return wordpiece(
+            {text: token for token, text in enumerate(lines)},
+            lowercase,
+            str(vocab_txt),
+            strip_accents=strip_accents,
+            chinese=chinese,
+        )
 
 
 def _merges(path: Path) -> list[tuple[str, str]]:

@@ -38,7 +38,7 @@ class Tokenizer:
     Special tokens are no text: `<|endoftext|>` written in a text is encoded as any other characters, and decoding skips
     special ids. (A byte-level vocabulary that lacks rare bytes, as SmolLM2's does, leaves them out, in every library.)
     end_of_text: the token named as eos_token, else as sep_token, else the first of ENDS_OF_TEXT. GPT-1 had no such token:
-    the one of its newline ends a text. beginning: the ids that a model expects before every text.
+    the one of its newline ends a text. beginning: the ids that a model expects before every text. ends: those that end an answer.
     """
 
     def __init__(self, inner: "tokenizers.Tokenizer", config: dict[str, Any], where: str = "tokenizer") -> None:
@@ -54,6 +54,7 @@ class Tokenizer:
             cure = "name one of its tokens as eos_token in tokenizer_config.json"
             raise ModelError(f"the tokenizer has no token {self._end_text} to end a text with", where=where, cure=cure)
         self.end_of_text = end_of_text
+        self.ends = frozenset({end_of_text})
         unknown = getattr(inner.model, "unk_token", None)
         self.unknown: int | None = None if unknown is None else inner.token_to_id(unknown)
         self._seam, self._adds_space = seam_of(inner, self.kind), adds_space(inner, self.kind)
@@ -98,6 +99,12 @@ class Tokenizer:
         """The same tokenizer with another chat template."""
         changed = copy.copy(self)
         changed._config = {**self._config, "chat_template": template}
+        return changed
+
+    def with_ends(self, tokens: Iterable[int]) -> "Tokenizer":
+        """The same tokenizer for a model that ends its answers with any of these tokens too."""
+        changed = copy.copy(self)
+        changed.ends = self.ends | frozenset(tokens)
         return changed
 
     def with_special_tokens(self, contents: Sequence[str]) -> "Tokenizer":

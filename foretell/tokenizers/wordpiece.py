@@ -35,7 +35,14 @@ def train_wordpiece(texts: Callable[[], Iterable[str]], settings: TokenizerSetti
     return wordpiece(inner.get_vocab(with_added_tokens=False), settings.lowercase)
 
 
-def wordpiece(vocabulary: dict[str, int], lowercase: bool, where: str = "tokenizer") -> Tokenizer:
+def wordpiece(
+    vocabulary: dict[str, int],
+    lowercase: bool,
+    where: str = "tokenizer",
+    *,
+    strip_accents: bool | None = None,
+    chinese: bool = True,
+) -> Tokenizer:
     """BERT's tokenizer with a vocabulary; words of more than 100 letters are unknown, as in transformers. Raises ModelError."""
     from tokenizers import Tokenizer as Inner
     from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
@@ -45,10 +52,11 @@ def wordpiece(vocabulary: dict[str, int], lowercase: bool, where: str = "tokeniz
             f"the vocabulary lacks {', '.join(sorted(missing))}", where=where, cure="use the vocab.txt of a BERT model"
         )
     inner = Inner(models.WordPiece(vocabulary, unk_token=SPECIAL["unk"]))
-    inner.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    inner.normalizer = normalizers.BertNormalizer(lowercase=lowercase, strip_accents=strip_accents, handle_chinese_chars=chinese)
     inner.pre_tokenizer, inner.decoder = pre_tokenizers.BertPreTokenizer(), decoders.WordPiece()
     ends = [(SPECIAL[role], vocabulary[SPECIAL[role]]) for role in ("cls", "sep")]
     inner.post_processor = processors.TemplateProcessing("[CLS]:0 $A:0 [SEP]:0", "[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1", ends)
     inner.add_special_tokens(list(SPECIAL.values()))
-    config = {"tokenizer_class": "BertTokenizer", "do_lower_case": lowercase}
+    config: dict[str, Any] = {"tokenizer_class": "BertTokenizer", "do_lower_case": lowercase}
+    config |= {"strip_accents": strip_accents, "tokenize_chinese_chars": chinese}
     return Tokenizer(inner, config | {f"{role}_token": text for role, text in SPECIAL.items()}, where)

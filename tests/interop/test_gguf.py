@@ -33,7 +33,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {**WIDE, "tie_word_embeddings": False, "attention_bias": True},
     "llama3": {**WIDE, "head_dim": 32, "rope_parameters": LLAMA3 | {"original_max_position_embeddings": 8192}},
     "linear": {**WIDE, "rope_parameters": LINEAR},
-    "mistral": {**WIDE, "sliding_window": 64},
+    "mistral": {**WIDE, "sliding_window": 128},
     "qwen2": {**WIDE, "tie_word_embeddings": True},
     "qwen3": {**WIDE, "head_dim": 32, "tie_word_embeddings": True},
     "gpt2": {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 128},
