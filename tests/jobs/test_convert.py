@@ -337,3 +337,41 @@ def test_sources_that_are_no_models(tokenizer: Tokenizer, tmp_path: Path) -> Non
     refused(lambda: export_model(tmp_path / "nowhere", "hf", tmp_path / "out", quiet()), "nowhere")
     refused(lambda: export_model(source, "hf", source, quiet()), "exists")
     assert not (tmp_path / "out").exists()
+
+
+def test_an_export_carries_what_our_words_do_not_hold(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    model = TaskModel(random_network("gpt2", tokenizer), HeadConfig(kind="classes", bias=False, labels=("bad", "good"))).eval()
+    initialise_head(model, seed=3)
+    (tmp_path / "m").mkdir()
+    save_model(tmp_path / "m", model, tokenizer)
+    edit(tmp_path / "m", pad_token_id=7, problem_type="multi_label_classification", torch_dtype="bfloat16")  # though stored in fp32
+    (tmp_path / "m" / "generation_config.json").write_text('{"eos_token_id": [3, 5], "do_sample": true}')
+    export_model(tmp_path / "m", "hf", tmp_path / "out", quiet())
+    raw = json.loads((tmp_path / "out/config.json").read_text())
+    assert (raw["pad_token_id"], raw["problem_type"], raw["dtype"]) == (7, "multi_label_classification", "float32")
+    assert raw["id2label"] == {"0": "bad", "1": "good"}
+    assert json.loads((tmp_path / "out/generation_config.json").read_text())["eos_token_id"] == [3, 5]
+
+
+def test_texts_begin_and_end_as_the_model_expects(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    from foretell.generation.config import GenerationSettings
+    from foretell.generation.engine import Engine
+    from foretell.interop.huggingface import open_model
+
+    source = saved(tmp_path / "source", "modern", tokenizer)
+    config = json.loads((source / "tokenizer_config.json").read_text())
+    (source / "tokenizer_config.json").write_text(json.dumps({**config, "add_bos_token": True}))
+    engine = Engine(*open_model(source))
+    assert engine.encode_prompt("the cat") == [tokenizer.end_of_text, *tokenizer.encode("the cat")]
+    greedy = GenerationSettings(strategy="greedy", max_tokens=8)
+    second = engine.complete("the cat", greedy).tokens[1]
+    (source / "generation_config.json").write_text(json.dumps({"eos_token_id": [tokenizer.end_of_text, second]}))
+    ended = Engine(*open_model(source)).complete("the cat", greedy)
+    assert ended.tokens[-1] == second and ended.finish_reason == "end_of_text" and len(ended.tokens) == 2
+
+
+def test_gguf_refuses_what_llama_cpp_would_compute_otherwise(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    windowed = edit(saved(tmp_path / "a", "llama", tokenizer), model_type="mistral", sliding_window=8)
+    biased = saved(tmp_path / "b", "modern", tokenizer, qkv_bias=True, out_bias=True)
+    refused(lambda: export_model(windowed, "gguf", tmp_path / "a.gguf", quiet()), "last 8", "hf")
+    refused(lambda: export_model(biased, "gguf", tmp_path / "b.gguf", quiet()), "biases")

@@ -228,3 +228,13 @@ def test_a_tokenizer_without_masks_is_refused_before_anything_is_written(shards_
 def test_a_preset_is_fixed_for_a_run(finished: Run, shards_folder: Path) -> None:
     with pytest.raises(SettingError, match=r"model.preset was lstm .* cannot become gpt1"):
         pretrain(recipe_of("lstm", shards_folder), finished("lstm"), quiet(), resume=["model.preset=gpt1"])
+
+
+def test_a_model_of_characters(shards_folder: Path, tmp_path: Path) -> None:
+    corpus, settings = shards_folder.parent / "corpus", TokenizerSettings(kind="char", vocab_size=200)
+    train_tokenizer(corpus, tmp_path / "tokenizer", settings, quiet())
+    build_shards(corpus, tmp_path / "tokenizer", tmp_path / "shards", DataSettings(held_out=0.1), quiet())
+    pretrain(recipe_of("gpt1", tmp_path / "shards"), tmp_path / "run", quiet())
+    model, tokenizer = open_model(tmp_path / "run" / "model")
+    assert tokenizer.kind == "char" and model.config.vocab_size == tokenizer.vocab_size < 257
+    assert 'kind = "char"' in (tmp_path / "run" / "recipe.toml").read_text()
