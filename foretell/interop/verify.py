@@ -97,7 +97,8 @@ def transformers_outputs(folder: Path, architecture: str, several: bool, tokens_
         import transformers
     except ImportError:
         return None
-    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    progress: Any = transformers.utils.logging
+    progress.disable_progress_bar()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a library that is only asked for numbers
         theirs: Any = getattr(transformers, architecture).from_pretrained(folder, attn_implementation="eager", dtype=torch.float32)
