@@ -238,3 +238,14 @@ def test_a_model_of_characters(shards_folder: Path, tmp_path: Path) -> None:
     model, tokenizer = open_model(tmp_path / "run" / "model")
     assert tokenizer.kind == "char" and model.config.vocab_size == tokenizer.vocab_size < 257
     assert 'kind = "char"' in (tmp_path / "run" / "recipe.toml").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gpt1-faithful", "lstm", "bert"])
+def test_compiled_training_learns_as_eager_does(finished: Run, shards_of: Run, tmp_path: Path, name: str) -> None:
+    changes: dict[str, Any] = {"model": {"dropout": 0.0}, "training": {"compile": True, "steps": 4}}
+    for compiled in (True, False):
+        changes["training"]["compile"] = compiled
+        pretrain(recipe_of(name, shards_of(name), **changes), tmp_path / str(compiled), quiet())
+    losses = [[line["loss"] for line in read_lines(tmp_path / str(compiled) / "metrics.jsonl")] for compiled in (True, False)]
+    assert losses[0] == pytest.approx(losses[1], abs=2e-3)
