@@ -63,7 +63,7 @@ def to_hugging_face(config: ModelConfig, head: HeadConfig | None = None) -> Raw:
     if isinstance(config, TransformerConfig):
         for layout in layouts().values():
             raw = _say(config, layout, head)
-            if raw is not None and _hear(raw, layout, "") == config:
+            if raw is not None and _hear(raw, layout, "").replace(parts=config.parts) == config:  # parts show in the tensors
                 return raw
     network = "lstm" if isinstance(config, LSTMConfig) else "transformer"
     own = {"network": network, **config.model_dump(mode="json", exclude_none=True)}

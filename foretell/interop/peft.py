@@ -17,7 +17,7 @@ from foretell.interop.names import Rule, bare, from_theirs, rules, to_theirs
 from foretell.interop.tensors import read_pickled, read_safetensors, shown
 from foretell.models.adapter_settings import TARGETS, LoRASettings
 from foretell.models.adapters import LoRALinear, LowRank, adapter_state, adapters, attach, pairs_of, target_of
-from foretell.models.heads import TaskModel
+from foretell.models.heads import HeadConfig, TaskModel
 from foretell.models.network import LanguageModel, Network
 
 CONFIG, WEIGHTS, PICKLED, PREFIX = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin", "base_model.model."
@@ -116,6 +116,17 @@ def save_adapter(
     write_text(folder / CONFIG, dump(config, indent=2) + "\n")
 
 
+def adapter_head(folder: Path, base: Network) -> HeadConfig | None:
+    """The task head that an adapter brings for a base without one, as PEFT's SEQ_CLS, TOKEN_CLS and QUESTION_ANS do; else none."""
+    task = (_read_config(folder).model_extra or {}).get("task_type")
+    raw = to_hugging_face(base.config)
+    kind: Any = next((kind for kind, name in TASKS.items() if name == task), None)
+    if kind is None or raw["model_type"] == NATIVE or kind not in (heads := layout_of(raw, "")["heads"]):
+        return None
+    weights = [tensor for name, tensor in _tensors(folder).items() if name.endswith(f"{heads[kind]}.weight")]
+    return HeadConfig(kind=kind, n_labels=len(weights[0]), bias=kind in heads["biased"]) if weights else None
+
+
 def load_adapter(folder: Path, model: Network | TaskModel) -> LoRASettings:
     """Put an adapter, PEFT's or ours, onto a model: its pairs beside the matrices; its head, if it has one, for the model's.
 
@@ -127,9 +138,7 @@ def load_adapter(folder: Path, model: Network | TaskModel) -> LoRASettings:
         raise ModelError(f"the adapter is not what was saved: {damaged[0]}", where=where, cure="restore it from a copy")
     if adapters(model):
         raise ModelError("the model has adapters already", where=where, cure="merge them first, or load the base model again")
-    pickled = (folder / PICKLED).exists() and not (folder / WEIGHTS).exists()
-    raw = read_pickled(folder / PICKLED) if pickled else read_safetensors(folder / WEIGHTS)
-    tensors, found = {name.removeprefix(PREFIX): tensor for name, tensor in raw.items()}, _rules(model)
+    tensors, found = _tensors(folder), _rules(model)
     there = {re.sub(r"(\.lora_[AB])?\.(weight|bias)$", "", bare(name)) for name in tensors}
     places = [place for place in _places(model, found) if bare(place.theirs) in there or config.lists(place)]
     heads = [rule for rule in _head_rules(found) if bare(rule.theirs[0]).rpartition(".")[0] in there]
@@ -163,6 +172,12 @@ def _read_config(folder: Path) -> AdapterConfig:
     for name, value in odd.items():
         raise ModelError(f"the adapter's {shown(f'{name} = {value!r}')} is not supported", where=str(path), cure=cure)
     return config
+
+
+def _tensors(folder: Path) -> dict[str, Tensor]:
+    pickled = (folder / PICKLED).exists() and not (folder / WEIGHTS).exists()
+    raw = read_pickled(folder / PICKLED) if pickled else read_safetensors(folder / WEIGHTS)
+    return {name.removeprefix(PREFIX): tensor for name, tensor in raw.items()}
 
 
 def _rules(model: Network | TaskModel) -> list[Rule]:

@@ -208,12 +208,14 @@ def _faithful(text: str | None) -> bool:
 
 def _adapted(path: Path, base: str | None, revision: str | None) -> Foreign:
     """A base model with an adapter merged into it."""
-    from foretell.interop.peft import adapter_base, load_adapter
+    from foretell.interop.peft import adapter_base, adapter_head, load_adapter
     from foretell.models.adapters import merge
 
     name = base or adapter_base(path)
     folder = fetch(name, revision)
     source, model = read_foreign(folder), load_any(folder)
+    if isinstance(model, Network) and (head := adapter_head(path, model)):
+        model = TaskModel(model, head).eval()
     load_adapter(path, model)
     tokens_BT = probe_tokens(model, source.tokenizer)
     adapted = outputs(model, tokens_BT)

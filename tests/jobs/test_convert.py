@@ -375,3 +375,31 @@ def test_gguf_refuses_what_llama_cpp_would_compute_otherwise(tokenizer: Tokenize
     biased = saved(tmp_path / "b", "modern", tokenizer, qkv_bias=True, out_bias=True)
     refused(lambda: export_model(windowed, "gguf", tmp_path / "a.gguf", quiet()), "last 8", "hf")
     refused(lambda: export_model(biased, "gguf", tmp_path / "b.gguf", quiet()), "biases")
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
+@pytest.mark.parametrize(
+    ("preset", "architecture", "task", "targets"),
+    [
+        ("llama", "LlamaForCausalLM", "CAUSAL_LM", ["q_proj", "v_proj"]),
+        ("llama", "LlamaForSequenceClassification", "SEQ_CLS", ["q_proj", "down_proj"]),
+        ("gpt2", "GPT2ForTokenClassification", "TOKEN_CLS", ["c_attn"]),
+        ("bert", "BertForSequenceClassification", "SEQ_CLS", ["query", "value"]),
+    ],
+)
+def test_an_adapter_is_merged_into_its_base(
+    preset: str, architecture: str, task: str, targets: list[str], tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    peft = pytest.importorskip("peft")
+    base = saved(tmp_path / "base", preset, tokenizer)
+    words = {} if task == "CAUSAL_LM" else {"num_labels": 3}
+    theirs = getattr(transformers, architecture).from_pretrained(base, attn_implementation="eager", **words)
+    torch.manual_seed(8)
+    config = peft.LoraConfig(r=4, lora_alpha=8, target_modules=targets, task_type=task, init_lora_weights=False)
+    theirs = peft.get_peft_model(theirs, config).eval()
+    theirs.save_pretrained(tmp_path / "adapter")
+    result = import_model(str(tmp_path / "adapter"), tmp_path / "model", quiet(), base=str(base))
+    assert result["format"] == "PEFT adapter"
+    with torch.no_grad():
+        expected = theirs(input_ids=TOKENS).logits
+    assert (outputs(load_any(tmp_path / "model"), TOKENS)["logits"] - expected).abs().max() <= 1e-5
