@@ -70,7 +70,7 @@ def import_model(
         partial.mkdir()
         facts, told = _bring(path, kind, read, partial, terminal)
         write_provenance(
-            partial, {"imported": {"from": kind, "source": source if path.is_dir() else path.name, "revision": revision}}
+            partial, {"imported": {"from": kind, "source": path.name if Path(source).exists() else source, "revision": revision}}
         )
         seal(partial)
     terminal.say(f"read back, it says the same: {told}\nmodel: {out}")

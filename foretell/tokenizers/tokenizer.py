@@ -77,9 +77,7 @@ class Tokenizer:
     def save(self, directory: Path, context_length: int | None = None) -> None:
         """Write the files that transformers' AutoTokenizer opens (and vLLM: a chat template lies in both places)."""
         directory.mkdir(parents=True, exist_ok=True)
-        ours = self.kind not in ("wordpiece", "gpt1")  # those have roles of their own, and no end of text that others know
-        config: dict[str, Any] = dict.fromkeys(["bos_token", "eos_token", "pad_token"] if ours else [], self._end_text)
-        config |= {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **self._config}
+        config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False, **self._with_roles()}
         if context_length is not None:
             config["model_max_length"] = context_length
         write_text(directory / "tokenizer.json", self._inner.to_str(pretty=True))
@@ -115,8 +113,13 @@ class Tokenizer:
 
     def role(self, name: str) -> int | None:
         """The id of the token that tokenizer_config.json gives a role: bos, eos, pad, unk, cls, sep or mask."""
-        content = named(self._config, name)
+        content = named(self._with_roles(), name)
         return None if content is None else self._inner.token_to_id(content)
+
+    def _with_roles(self) -> dict[str, Any]:
+        """The config, with what begins, ends and fills a text where it says nothing: the end-of-text token."""
+        ours = self.kind not in ("wordpiece", "gpt1")  # those have roles of their own, and no end of text that others know
+        return dict.fromkeys(["bos_token", "eos_token", "pad_token"] if ours else [], self._end_text) | self._config
 
     @property
     def special_ids(self) -> dict[str, int]:
