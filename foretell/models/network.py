@@ -1,5 +1,7 @@
 """What all networks answer to. B batch, T time, S tokens seen, D d_model, V vocabulary."""
 
+from abc import ABC, abstractmethod
+
 from torch import Tensor, nn
 
 from foretell.models.cache import Cache
@@ -19,19 +21,19 @@ class Network(nn.Module):
         return self.head.weight
 
 
-class LanguageModel(Network):
+class LanguageModel(Network, ABC):
     """A network that reads from left to right. `forward` gives hidden states; the training loss fuses the projection."""
 
+    @abstractmethod
     def new_cache(self, batch: int, capacity: int) -> Cache:
         """An empty memory for `batch` sequences of up to `capacity` tokens."""
-        raise NotImplementedError
 
+    @abstractmethod
     def forward(self, tokens_BT: Tensor, cache: Cache | None = None, keep_BS: Tensor | None = None) -> Tensor:
         """Token ids (B, T) → hidden states (B, T, D). With a cache, T new tokens behind `cache.length` old ones.
 
         keep_BS: False for padding on either side, old tokens included; positions count kept tokens only.
         """
-        raise NotImplementedError
 
     def logits(self, tokens_BT: Tensor, cache: Cache | None = None, keep_BS: Tensor | None = None) -> Tensor:
         """Token ids (B, T) → next-token logits (B, T, V), fp32."""

@@ -241,6 +241,7 @@ def test_a_model_of_characters(shards_folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # torch's compiler warns about its own insides
 @pytest.mark.parametrize("name", ["gpt1-faithful", "lstm", "bert"])
 def test_compiled_training_learns_as_eager_does(finished: Run, shards_of: Run, tmp_path: Path, name: str) -> None:
     changes: dict[str, Any] = {"model": {"dropout": 0.0}, "training": {"compile": True, "steps": 4}}
