@@ -18,6 +18,7 @@ class Batch:
 
     Of an encoder's batches only. segments_BT: 0 or 1. keep_BT: bool, False where a token is padding; None: none is. next_B: 0 where
     the second segment really follows the first, 1 where it was taken from elsewhere (BERT's label); None: nobody asks.
+    documents_BT: which document of its window a token is from, 0, 1, …; None: tokens see across the borders of documents.
     """
 
     tokens_BT: torch.Tensor
@@ -26,6 +27,7 @@ class Batch:
     segments_BT: torch.Tensor | None = None
     keep_BT: torch.Tensor | None = None
     next_B: torch.Tensor | None = None
+    documents_BT: torch.Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """The same on another device."""
@@ -35,16 +37,22 @@ class Batch:
 class TrainBatches:
     """Training batches, a pure function of (split, seed, context_length, which samples)."""
 
-    def __init__(self, split: Split, seed: int, context_length: int) -> None:
-        """Raises DataError when the text is too short."""
-        self.split, self.seed, self.context_length = split, seed, context_length
+    def __init__(self, split: Split, seed: int, context_length: int, document_mask: bool = False) -> None:
+        """document_mask: say which document each token is from. Raises DataError when the text is too short."""
+        self.split, self.seed, self.context_length, self._mask = split, seed, context_length, document_mask
         self.windows = trainable_windows(split, context_length, context_length)
 
     def batch(self, first_sample: int, count: int) -> Batch:
         """Samples first_sample … first_sample + count - 1 of the run."""
         epoch, window = window_indices(self.seed, first_sample, count, self.windows)
         first_targets = epoch_offset(self.seed, epoch, self.context_length) + window * self.context_length + 1
-        return windows_at(self.split, first_targets, self.context_length)
+        batch = windows_at(self.split, first_targets, self.context_length)
+        return replace(batch, documents_BT=documents_of(batch.tokens_BT, self.split.end_of_text)) if self._mask else batch
+
+
+def documents_of(tokens_BT: torch.Tensor, end_of_text: int) -> torch.Tensor:
+    """The number of each token's document within its window, an end_of_text belonging to the document that follows it."""
+    return (tokens_BT == end_of_text).cumsum(1)
 
 
 def trainable_windows(split: Split, context_length: int, content: int, least: int = 1) -> int:

@@ -14,6 +14,8 @@ class DataSettings(Settings):
     """The shard folder to train on."""
     held_out: float = Field(default=0.05, gt=0, lt=0.5)
     """Share of the text that is kept from training, to measure on."""
+    document_mask: bool = False
+    """Decoders: tokens see their own document alone, as if no other stood before it in the window."""
     mask_share: float = Field(default=0.15, gt=0, lt=1)
     """BERT: share of the tokens that are hidden; of those 80 % become [MASK], 10 % any token, 10 % stay."""
     whole_word: bool = False

@@ -36,6 +36,11 @@ class Manifest(Settings):
     held_out: HeldOut
     splits: dict[str, SplitRecord]
 
+    @property
+    def token_bytes(self) -> int:
+        """Bytes of one token in the files."""
+        return np.dtype(self.dtype).itemsize
+
 
 class Split:
     """The tokens of one split as one long row; every document ends with end_of_text."""

@@ -1,33 +1,104 @@
-"""How fast a model trains on this machine: a few real steps on random tokens."""
+"""How fast a model trains on this machine and how much memory it takes: a few real steps on random tokens."""
 
 import time
+from typing import NamedTuple
 
 import torch
 
-from foretell.compute.device import DTYPES, Precision
+from foretell.compute.device import DTYPES, Precision, choose_precision, default_device, peak_bytes, set_threads
 from foretell.data.batches import Batch
+from foretell.jobs.recipe import Recipe
 from foretell.models.build import build, initialise
 from foretell.models.config import ModelConfig
-from foretell.training.config import OptimizerSettings, ScheduleSettings
+from foretell.models.lstm import LSTM
+from foretell.planning.duration import Speed
+from foretell.training.optimizers import make_optimizers
 from foretell.training.parameters import FlatParameters
-from foretell.training.state import Progress, TrainState, make_optimizer
+from foretell.training.state import Progress, TrainState
 from foretell.training.step import train_step
+
+
+class Place(NamedTuple):
+    """Where a recipe trains on this machine, and how."""
+
+    device: torch.device
+    threads: int
+    precision: Precision
+    reason: str
+
+
+def place(recipe: Recipe, d_model: int) -> Place:
+    """Device, threads and precision as a run of this recipe has them here."""
+    device = default_device() if recipe.training.device == "auto" else torch.device(recipe.training.device)
+    return Place(device, set_threads(recipe.training.threads), *choose_precision(recipe.training.precision, device, d_model))
+
+
+class Trial:
+    """A model that takes real steps on random tokens, as a run of the recipe does."""
+
+    def __init__(self, recipe: Recipe, config: ModelConfig, precision: Precision, device: torch.device) -> None:
+        self._recipe, model = recipe, build(config)
+        initialise(model, seed=0)
+        parameters = FlatParameters(model.to(device), DTYPES[precision], average=recipe.training.ema_decay is not None)
+        optimizers = make_optimizers(parameters, recipe.optimizer, config)
+        self._state = TrainState(model, parameters, optimizers, Progress(steps=10**9))
+        self._forward = torch.compile(model) if recipe.training.compile else None
+        self._generator, self._device = torch.Generator().manual_seed(0), device
+
+    def seconds(self, rows: int, pieces: int = 1) -> float:
+        """One step over `pieces` micro-batches of `rows` windows."""
+        state = self._state
+        batches = [self._batch(rows) for _ in range(pieces)]
+        if isinstance(state.model, LSTM):
+            state.memory = state.model.new_cache(rows * pieces, 0)
+        started = time.perf_counter()
+        train_step(state, batches, self._recipe.optimizer, self._recipe.schedule, self._recipe.training, self._forward)
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        return time.perf_counter() - started
+
+    def _batch(self, rows: int) -> Batch:
+        config = self._state.model.config
+        shape = rows, config.context_length
+        tokens_BT = torch.randint(0, config.vocab_size, shape, generator=self._generator)
+        if config.causal:
+            documents_BT = (
+                torch.zeros_like(tokens_BT) if self._recipe.data.document_mask and not isinstance(self._state.model, LSTM) else None
+            )
+            return Batch(tokens_BT, tokens_BT, torch.ones(shape), documents_BT=documents_BT)
+        hidden_BT = (torch.rand(shape, generator=self._generator) < self._recipe.data.mask_share).float()
+        return Batch(tokens_BT, tokens_BT, hidden_BT, torch.zeros_like(tokens_BT), next_B=torch.zeros(rows, dtype=torch.long))
+
+
+def measured_speed(recipe: Recipe, config: ModelConfig, rows: int, seconds: float = 10.0) -> tuple[Speed, int]:
+    """What steps of `rows` windows take, from real steps of one and of two micro-batches in turn; and the most memory, bytes.
+
+    The second micro-batch tells forward and backward from what follows them, so any accumulation can be told.
+    """
+    where = place(recipe, config.d_model)
+    trial, micro_batch = Trial(recipe, config, where.precision, where.device), min(rows, recipe.training.micro_batch)
+    trial.seconds(micro_batch, 2)  # to warm up
+    deadline, ones, twos = time.perf_counter() + seconds, list[float](), list[float]()
+    while time.perf_counter() < deadline or len(ones) < 3:
+        ones.append(trial.seconds(micro_batch))
+        twos.append(trial.seconds(micro_batch, 2))
+    one, two = (sorted(taken)[len(taken) // 2] for taken in (ones, twos))
+    update = min(max(2 * one - two, 0.0), one)
+    full = (one - update) * recipe.training.micro_batch / micro_batch
+    source = (
+        f"measured: {len(ones)} steps of one and of two micro-batches, {where.threads} threads on {where.device}, {where.precision}"
+    )
+    peak = torch.cuda.max_memory_reserved(where.device) if where.device.type == "cuda" else peak_bytes()
+    return Speed(full, update, source), peak
 
 
 def tokens_per_second(
     config: ModelConfig, *, micro_batch: int, precision: Precision, device: torch.device, seconds: float = 1.5
 ) -> float:
     """The median speed of real steps over about `seconds`, after one to warm up."""
-    model = build(config)
-    initialise(model, seed=0)
-    parameters = FlatParameters(model.to(device), DTYPES[precision])
-    optimizer, schedule = OptimizerSettings(), ScheduleSettings()
-    state = TrainState(model, parameters, make_optimizer(parameters, optimizer), Progress(steps=10**9))
-    generator = torch.Generator().manual_seed(0)
-    tokens_BT = torch.randint(0, config.vocab_size, (micro_batch, config.context_length), generator=generator)
-    batch = Batch(tokens_BT, tokens_BT, torch.ones(tokens_BT.shape))
-    train_step(state, [batch], optimizer, schedule)
+    trial = Trial(Recipe(), config, precision, device)
+    trial.seconds(micro_batch)
     deadline, taken = time.perf_counter() + seconds, list[float]()
     while time.perf_counter() < deadline or len(taken) < 3:
-        taken.append(train_step(state, [batch], optimizer, schedule).seconds)
-    return tokens_BT.numel() / sorted(taken)[len(taken) // 2]
+        taken.append(trial.seconds(micro_batch))
+    return micro_batch * config.context_length / sorted(taken)[len(taken) // 2]

@@ -1,7 +1,6 @@
 """What a run learns from and is measured on: windows for decoders, streams for LSTMs, hidden tokens for BERT."""
 
 from collections.abc import Iterator
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +9,7 @@ from foretell.base.errors import ModelError
 from foretell.data.batches import Batch, TrainBatches, held_out_windows
 from foretell.data.config import DataSettings
 from foretell.data.corruption import MaskedBatches, Masking, held_out_masked
+from foretell.data.prefetch import Batches
 from foretell.data.shards import ShardReader
 from foretell.data.streams import StreamBatches
 from foretell.evaluation.masked import MaskedScore, masked_protocol, score_masked
@@ -20,13 +20,6 @@ from foretell.models.network import LanguageModel, Network
 from foretell.tokenizers.tokenizer import Tokenizer
 
 
-class Batches(Protocol):
-    """Training batches as a pure function of the sample numbers."""
-
-    def batch(self, first_sample: int, count: int) -> Batch:
-        """Samples first_sample … first_sample + count - 1 of the run."""
-
-
 def training_batches(
     config: ModelConfig, data: DataSettings, shards: ShardReader, tokenizer: Tokenizer, *, seed: int, rows: int
 ) -> Batches:
@@ -34,7 +27,7 @@ def training_batches(
     if isinstance(config, LSTMConfig):
         return StreamBatches(shards.train, seed, config.context_length, rows)
     if config.causal:
-        return TrainBatches(shards.train, seed, config.context_length)
+        return TrainBatches(shards.train, seed, config.context_length, data.document_mask)
     return MaskedBatches(shards.train, seed, config.context_length, masking(data, tokenizer, paired(config)))
 
 

@@ -16,7 +16,7 @@ from foretell.evaluation.report import write_report
 from foretell.interop.huggingface import load_model, save_model, write_provenance
 from foretell.jobs.feed import held_out_protocol, held_out_score
 from foretell.jobs.prepare import Prepared
-from foretell.training.checkpoint import checkpoint_path
+from foretell.training.checkpoint import averaged_weights, checkpoint_path
 
 
 def finish_run(prepared: Prepared, terminal: Terminal) -> dict[str, Any]:
@@ -24,10 +24,11 @@ def finish_run(prepared: Prepared, terminal: Terminal) -> dict[str, Any]:
     run, progress, config = prepared.run, prepared.state.progress, prepared.state.model.config
     recipe = prepared.recipe.model_copy(update={"training": prepared.recipe.training.replace(steps=progress.steps)})
     write_text(run.recipe, dump_settings(recipe))  # with the steps as they came out, should an observer have moved the end
-    step, weights = progress.step, prepared.state.parameters.named_masters()
+    parameters = prepared.state.parameters
+    step, weights = progress.step, parameters.named_averages() or parameters.named_masters()
     if recipe.training.patience is not None and progress.best_step not in (None, step):
         path = checkpoint_path(run.checkpoints, progress.best_step or step)
-        step, weights = progress.best_step or step, load_model(path).state_dict()  # digests verified
+        step, weights = progress.best_step or step, averaged_weights(path) or load_model(path).state_dict()  # digests verified
         terminal.say(f"the model of step {step}, with the best held-out loss, is kept")
     portable = recipe.model_copy(update={"data": recipe.data.replace(shards=None)})  # the same on every machine
     data, digest = _data_facts(prepared) | read_json(run.facts), hashlib.sha256(dump_settings(portable).encode()).hexdigest()

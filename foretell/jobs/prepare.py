@@ -1,8 +1,10 @@
 """Before the first step: resolve the recipe, refuse what cannot work, build or restore the state."""
 
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from typing import Any, get_args
 
 import torch
@@ -26,12 +28,16 @@ from foretell.planning.memory import require_memory, training_memory
 from foretell.tokenizers.config import Kind
 from foretell.tokenizers.tokenizer import Tokenizer
 from foretell.training.checkpoint import newest_checkpoint, read_state, restore
+from foretell.training.optimizers import make_optimizers
 from foretell.training.parameters import FlatParameters
-from foretell.training.state import Progress, TrainState, make_optimizer
+from foretell.training.state import Progress, StepReport, TrainState
 
 Resume = Sequence[str] | None  # key=value changes with which to continue a run; absent: begin one
-FIXED = ("data.", "model.", "training.seed", "training.batch_tokens", "training.precision")
-HARMLESS = ("training.log", "training.checkpoint", "training.keep", "training.sample", "training.tensorboard")
+FIXED = ("data.", "model.", "training.seed", "training.batch_tokens", "training.precision", "optimizer.name")
+HARMLESS = tuple(
+    f"training.{name}" for name in ("log", "checkpoint_every", "keep", "sample", "tensorboard", "track", "async", "coll")
+)
+VERIFIED_AT_ONCE = 2**27  # bytes of shards: more are verified while the run has begun already
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,12 @@ class Prepared:
     batch_tokens: int
     state: TrainState
     environment: dict[str, Any]
+    verification: Future[None]
+
+    def check_shards(self, state: TrainState, report: StepReport) -> None:
+        """An observer: end the run when the shards turn out to be damaged (large ones are verified while it trains)."""
+        if self.verification.done() or state.finished:
+            self.verification.result()
 
 
 def prepare(recipe: Recipe, path: Path, terminal: Terminal, resume: Resume) -> Prepared:
@@ -59,7 +71,7 @@ def prepare(recipe: Recipe, path: Path, terminal: Terminal, resume: Resume) -> P
             terminal.warn("the run has no checkpoint yet: it begins again from its first step")
     shards = _open_shards(recipe)
     tokenizer = shards.tokenizer()
-    shards.verify()
+    verification = _verified(shards)
     device = default_device() if recipe.training.device == "auto" else torch.device(recipe.training.device)
     threads = set_threads(recipe.training.threads)
     begin = found or recipe.model.start_from
@@ -95,7 +107,7 @@ def prepare(recipe: Recipe, path: Path, terminal: Terminal, resume: Resume) -> P
         work = f"{steps:,} steps of {count(batch_tokens)} tokens = {steps * batch_tokens / tokens:.2g} times through the text"
         notes += [f"model: {shape}; about {size(memory.total)} of memory", f"run: {path}, {work}"]
         terminal.say("\n".join(notes))
-    return Prepared(recipe, run, shards, tokenizer, device, precision, batch_tokens, state, environment)
+    return Prepared(recipe, run, shards, tokenizer, device, precision, batch_tokens, state, environment, verification)
 
 
 def _open_shards(recipe: Recipe) -> ShardReader:
@@ -105,6 +117,26 @@ def _open_shards(recipe: Recipe) -> ShardReader:
         cure = "make one with `foretell shards build`, and name it: data.shards=DIR"
         raise SettingError(what, where=f"data.shards={folder or ''}", cure=cure)
     return ShardReader(folder)
+
+
+def _verified(shards: ShardReader) -> Future[None]:
+    """The comparison of the shards with their checksums: done, or for large ones under way. Raises DataError."""
+    future: Future[None] = Future()
+    if sum(split.tokens for split in (shards.train, shards.held_out)) * shards.manifest.token_bytes <= VERIFIED_AT_ONCE:
+        shards.verify()
+        future.set_result(None)
+        return future
+
+    def verify() -> None:
+        try:
+            shards.verify()
+        except BaseException as error:
+            future.set_exception(error)
+        else:
+            future.set_result(None)
+
+    Thread(target=verify, name="verification", daemon=True).start()  # a daemon: an interrupted run need not wait for it
+    return future
 
 
 def _resolve_model(settings: ModelSettings, begin: Path | None, tokenizer: Tokenizer) -> tuple[ModelConfig, list[str]]:
@@ -145,8 +177,9 @@ def _build_state(recipe: Recipe, begin: Path | None, config: ModelConfig, device
         model.load_state_dict(load_model(begin).state_dict())
     model.to(device)
     torch.manual_seed(recipe.training.seed)  # dropout
-    parameters = FlatParameters(model, DTYPES[precision])
-    return TrainState(model, parameters, make_optimizer(parameters, recipe.optimizer), Progress(steps=recipe.training.steps))
+    parameters = FlatParameters(model, DTYPES[precision], average=recipe.training.ema_decay is not None)
+    optimizers = make_optimizers(parameters, recipe.optimizer, config)
+    return TrainState(model, parameters, optimizers, Progress(steps=recipe.training.steps))
 
 
 def _continued(run: RunFolder, overrides: Sequence[str], terminal: Terminal) -> tuple[Recipe, set[str]]:

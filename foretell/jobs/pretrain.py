@@ -14,6 +14,7 @@ from foretell.base.files import write_text
 from foretell.base.records import dump
 from foretell.base.runs import append_record, keep_until, numbered
 from foretell.compute.device import measured_peak
+from foretell.data.prefetch import Prefetch
 from foretell.data.streams import StreamBatches
 from foretell.generation.engine import Engine
 from foretell.jobs.feed import held_out_score, training_batches
@@ -28,8 +29,10 @@ from foretell.training.checkpoint import save_checkpoint
 from foretell.training.display import Display
 from foretell.training.loop import Observer, graceful_stop, train
 from foretell.training.observers import Evaluate, Now, TensorBoard, WriteMetrics
+from foretell.training.rollback import GoBack
+from foretell.training.schedules import batch_windows
 from foretell.training.state import StepReport, TrainState
-from foretell.training.step import NonFiniteLoss, train_step
+from foretell.training.step import train_step
 
 SAMPLE_TOKENS = 32
 Facts = dict[str, Any] | None
@@ -75,50 +78,62 @@ def _train(prepared: Prepared, terminal: Terminal, extra: Sequence[Observer]) ->
         readers += [TensorBoard(run.tensorboard, purge_step=state.progress.step + 1)] if training.tensorboard else []
         for reader in readers:
             stack.callback(reader.close)
-        save = partial(
-            save_checkpoint,
-            run.checkpoints,
-            tokenizer=prepared.tokenizer,
-            environment=prepared.environment,
-            keep=training.keep_checkpoints,
-        )
+
+        def tell(sentence: str, step: int) -> None:
+            terminal.warn(sentence)
+            keep_until(run.metrics, step)
+            keep_until(run.samples, step)
+
+        def due(now: TrainState) -> bool:
+            step, best = now.progress.step, keep_best and now.progress.best_step == now.progress.step
+            return step % training.checkpoint_every == 0 or step >= now.progress.steps or best
+
+        def save(now: TrainState) -> None:
+            settings = prepared.tokenizer, prepared.environment, training.keep_checkpoints
+            save_checkpoint(run.checkpoints, now, *settings, due=due(now))
+
         observers: list[Observer] = [
             Evaluate(_scorer(prepared), training.evaluate_every, training.patience),
             *extra,
+            prepared.check_shards,
             WriteMetrics(run.metrics, training.log_every, readers),
             *_samplers(prepared, display.sample),
-            Now(save, training.checkpoint_every, lambda s: s.finished or (keep_best and s.progress.best_step == s.progress.step)),
+            GoBack(run.checkpoints, tell, prepared.recipe.optimizer.learning_rate),
+            Now(save, training.checkpoint_every, lambda now: now.finished or due(now)),
         ]
         stack.enter_context(graceful_stop(state.progress))
+        stepper = Stepper(prepared)
         try:
-            train(state, _stepper(prepared), observers)
-        except NonFiniteLoss:
-            save(state)  # the weights are those before the bad step
-            raise
+            train(state, stepper, observers)
+        finally:
+            stepper.close()
         save(state)  # a signal may have come after the last observer
 
 
-def _stepper(prepared: Prepared) -> Callable[[TrainState], StepReport]:
-    recipe, model = prepared.recipe, prepared.state.model
-    windows, micro = prepared.batch_tokens // model.config.context_length, recipe.training.micro_batch
-    seed = recipe.training.seed
-    batches = training_batches(model.config, recipe.data, prepared.shards, prepared.tokenizer, seed=seed, rows=windows)
-    if isinstance(model, GPT):
-        model.prepare(model.config.context_length)  # before the graph is traced
-    forward = torch.compile(model) if recipe.training.compile else None
+class Stepper:
+    """One step of a run: its batch, which is read ahead, and the update."""
 
-    def step(state: TrainState) -> StepReport:
-        first = state.progress.step * windows
-        if (
-            isinstance(model, LSTM)
-            and isinstance(batches, StreamBatches)
-            and (state.memory is None or batches.starts(state.progress.step))
-        ):
-            state.memory = model.new_cache(windows, 0)
-        pieces = [batches.batch(first + start, min(micro, windows - start)) for start in range(0, windows, micro)]
-        return train_step(state, pieces, recipe.optimizer, recipe.schedule, forward)
+    def __init__(self, prepared: Prepared) -> None:
+        self._recipe, model = prepared.recipe, prepared.state.model
+        self._windows = prepared.batch_tokens // model.config.context_length
+        seed, data, training = self._recipe.training.seed, self._recipe.data, self._recipe.training
+        batches = training_batches(model.config, data, prepared.shards, prepared.tokenizer, seed=seed, rows=self._windows)
+        self._feed = Prefetch(batches, training.micro_batch)
+        if isinstance(model, GPT):
+            model.prepare(model.config.context_length)  # before the graph is traced
+        self._forward = torch.compile(model) if training.compile else None
+        self.close = self._feed.close
 
-    return step
+    def __call__(self, state: TrainState) -> StepReport:
+        recipe, step, first = self._recipe, state.progress.step, state.next_sample
+        count, after = (batch_windows(number, self._windows, recipe.schedule) for number in (step, step + 1))
+        pieces = self._feed.take(first, count)
+        self._feed.ahead(first + count, after)
+        batches = self._feed.batches
+        begins = isinstance(batches, StreamBatches) and (state.memory is None or batches.starts(first // count))
+        if isinstance(state.model, LSTM) and begins:
+            state.memory = state.model.new_cache(count, 0)
+        return train_step(state, pieces, recipe.optimizer, recipe.schedule, recipe.training, self._forward)
 
 
 def _scorer(prepared: Prepared) -> Callable[[Network], tuple[float, float | None]]:
@@ -126,7 +141,8 @@ def _scorer(prepared: Prepared) -> Callable[[Network], tuple[float, float | None
     measure = partial(held_out_score, micro_batch=recipe.evaluation.micro_batch, windows=recipe.evaluation.windows)
 
     def score(model: Network) -> tuple[float, float | None]:
-        result = measure(model, recipe.data, prepared.shards, prepared.tokenizer)
+        with prepared.state.parameters.averaged():
+            result = measure(model, recipe.data, prepared.shards, prepared.tokenizer)
         return result.loss, getattr(result, "bits_per_byte", None)  # hidden tokens are no text whose bytes could be counted
 
     return score
@@ -141,7 +157,8 @@ def _samplers(prepared: Prepared, show: Callable[[int, str], None]) -> list[Obse
 
     def sample(state: TrainState) -> None:
         step = state.progress.step
-        text = engine.complete("", prepared.recipe.generation.replace(max_tokens=SAMPLE_TOKENS, seed=step)).text
+        with state.parameters.averaged():
+            text = engine.complete("", prepared.recipe.generation.replace(max_tokens=SAMPLE_TOKENS, seed=step)).text
         append_record(prepared.run.samples, {"step": step, "text": text})
         show(step, text)
 

@@ -75,15 +75,24 @@ def causal_mask(
 
 
 def attention_mask(
-    config: TransformerConfig, time: int, past: int, keep_BS: Tensor | None, like: Tensor, window: int | None = None
+    config: TransformerConfig,
+    time: int,
+    past: int,
+    like: Tensor,
+    keep_BS: Tensor | None = None,
+    documents_BT: Tensor | None = None,
+    window: int | None = None,
 ) -> Tensor | None:
     """What is added to scores, (T, S) or (B, 1, T, S), or None where plain causal or full attention is meant.
 
     keep_BS: False for padding, which nobody sees but itself (a row that sees nothing would be no number).
+    documents_BT: tokens see their own document alone (no past then).
     """
-    if keep_BS is None and (window is None or window >= past + time):
+    if keep_BS is None and documents_BT is None and (window is None or window >= past + time):
         return None
     mask = causal_mask(time, past, like.dtype, like.device, window, ahead=not config.causal)
+    if documents_BT is not None:
+        mask = mask.masked_fill(documents_BT[:, None, :, None] != documents_BT[:, None, None, :], float("-inf"))
     if keep_BS is None:
         return mask
     own_TS = torch.ones_like(mask, dtype=torch.bool).tril(past).triu(past)

@@ -48,7 +48,7 @@ class BERT(Network):
         time = tokens_BT.shape[1]
         x_BTD = self.token_embedding(tokens_BT) + self.segment_embedding(segments_BT) + self.position_embedding.weight[:time]
         x_BTD = F.dropout(self.embedding_norm(x_BTD), self.config.dropout, self.training)
-        mask = attention_mask(self.config, time, 0, keep_BT, x_BTD)
+        mask = attention_mask(self.config, time, 0, x_BTD, keep_BT)
         for block in self.blocks:
             x_BTD = block(x_BTD, None, mask, None)
         out: Tensor = x_BTD

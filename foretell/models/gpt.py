@@ -75,16 +75,24 @@ class GPT(LanguageModel):
         """An empty KV cache for `batch` sequences of up to `capacity` tokens."""
         return KVCache.allocate(self.config, batch, capacity, self.head.weight.dtype, self.head.weight.device)
 
-    def forward(self, tokens_BT: Tensor, cache: Cache | None = None, keep_BS: Tensor | None = None) -> Tensor:
-        """Token ids (B, T) → hidden states (B, T, D), normalised where the config has a final norm."""
+    def forward(
+        self, tokens_BT: Tensor, cache: Cache | None = None, keep_BS: Tensor | None = None, documents_BT: Tensor | None = None
+    ) -> Tensor:
+        """Token ids (B, T) → hidden states (B, T, D), normalised where the config has a final norm.
+
+        documents_BT: tokens see only tokens of the same number, and count their positions from its first.
+        """
         past, time, kv = (cache.length if cache else 0), tokens_BT.shape[1], cache if isinstance(cache, KVCache) else None
         # positions as a slice where they are the same in all rows: looking up a row for each token would cost a copy
         positions = slice(past, past + time) if keep_BS is None else (keep_BS.cumsum(1) - 1).clamp(min=0)[:, past:]
+        if documents_BT is not None and self.config.position == "learned":  # rotary positions tell distances alone
+            positions = positions_within(documents_BT)
         x_BTD = self._embed(tokens_BT, positions)
         self.prepare(past + time)
         rotation_2TK = self.rotation_2TK[:, positions].to(x_BTD.dtype) if self.config.position == "rotary" else None
-        dense = attention_mask(self.config, time, past, keep_BS, x_BTD)
-        banded = attention_mask(self.config, time, past, keep_BS, x_BTD, self.config.window) if self.config.window else None
+        window, seen = self.config.window, (keep_BS, documents_BT)
+        dense = attention_mask(self.config, time, past, x_BTD, *seen)
+        banded = attention_mask(self.config, time, past, x_BTD, *seen, window) if window else None
         for layer, block in enumerate(self.blocks):
             x_BTD = block(x_BTD, rotation_2TK, banded if layer in self.config.windowed_layers else dense, kv)
         out: Tensor = self.final_norm(x_BTD)
@@ -101,3 +109,11 @@ class GPT(LanguageModel):
         if places_TD is not None:
             x_BTD = x_BTD + places_TD[positions]
         return x_BTD if self.config.faithful else F.dropout(x_BTD, dropout)
+
+
+def positions_within(documents_BT: Tensor) -> Tensor:
+    """The place of each token in its document, from 0: (B, T)."""
+    place_T = torch.arange(documents_BT.shape[1], device=documents_BT.device)
+    begins_BT = F.pad(documents_BT[:, 1:] != documents_BT[:, :-1], (1, 0))
+    first_BT = (place_T * begins_BT).cummax(dim=1).values
+    return place_T - first_BT

@@ -1,7 +1,7 @@
 """Checkpoints: a Hugging Face model directory plus what training needs to go on exactly; sealed with digests.
 
 step-00000500/  config.json, model.safetensors (fp32 masters), tokenizer…   opens in transformers as it is
-                optimizer.safetensors   Adam's two moments, its step, the random state
+                optimizer.safetensors   moments and averaged weights by name (exp_avg.NAME, …), updates done, random state
                 training_state.json     counters, schedule's end, threads, versions
                 digests.json            verified when read
 """
@@ -22,7 +22,8 @@ from foretell.models.cache import LSTMState
 from foretell.tokenizers.tokenizer import Tokenizer
 from foretell.training.state import Progress, TrainState
 
-OPTIMIZER, STATE, VERSION = "optimizer.safetensors", "training_state.json", 1
+OPTIMIZER, STATE, VERSION = "optimizer.safetensors", "training_state.json", 2
+AVERAGE, MOMENTS = "average.", ("exp_avg.", "exp_avg_sq.", "momentum_buffer.")
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
@@ -30,20 +31,29 @@ def checkpoint_path(folder: Path, step: int) -> Path:
     return folder / f"step-{step:08d}"
 
 
-def save_checkpoint(folder: Path, state: TrainState, tokenizer: Tokenizer, environment: dict[str, Any], keep: int) -> Path:
-    """Write the state's checkpoint atomically, then drop all but the newest `keep` and the best."""
-    path = checkpoint_path(folder, state.progress.step)
+def save_checkpoint(
+    folder: Path, state: TrainState, tokenizer: Tokenizer, environment: dict[str, Any], keep: int, due: bool = True
+) -> Path:
+    """Write the state's checkpoint atomically, then drop all but the newest `keep`, the best and the last good one.
+
+    due: it is written at this step whatever happens, not because the run was interrupted.
+    """
+    progress = state.progress
+    if due and not progress.strikes:
+        progress.good_step = progress.step
+    path = checkpoint_path(folder, progress.step)
     if not path.exists():
         with atomic_path(path) as partial:
             partial.mkdir()
             save_model(partial, state.model, tokenizer, state.parameters.named_masters())
             save_file(_optimizer_tensors(state), partial / OPTIMIZER)
-            lasting = state.progress.stop_reason if state.progress.stop_reason != "interrupted" else None  # a resumed run goes on
-            progress = asdict(state.progress) | {"stop_reason": lasting}
-            (partial / STATE).write_text(dump({"version": VERSION, "progress": progress, "environment": environment}, indent=1))
+            lasting = progress.stop_reason if progress.stop_reason != "interrupted" else None  # a resumed run goes on
+            values = {"version": VERSION, "progress": asdict(progress) | {"stop_reason": lasting}, "environment": environment}
+            (partial / STATE).write_text(dump(values, indent=1))
             seal(partial)
+    needed = {checkpoint_path(folder, step) for step in (progress.best_step, progress.good_step) if step is not None}
     for old in checkpoints(folder)[:-keep]:
-        if state.progress.best_step is None or old != checkpoint_path(folder, state.progress.best_step):
+        if old not in needed:
             remove(old)
     return path
 
@@ -69,20 +79,22 @@ def newest_checkpoint(folder: Path) -> Path | None:
 def read_state(path: Path) -> tuple[Progress, dict[str, Any]]:
     """The counters and the environment of a checkpoint."""
     values = read_json(path / STATE)
-    if values.get("version", 0) > VERSION:
-        raise CheckpointError("a newer Foretell wrote this checkpoint", where=str(path / STATE), cure="upgrade foretell")
+    if (version := values.get("version", 0)) != VERSION:
+        what, cure = f"a {'newer' if version > VERSION else 'older'} Foretell wrote this checkpoint", "continue with that version"
+        start = f"{cure}, or begin a new run from its weights: model.start_from={path}"
+        raise CheckpointError(what, where=str(path / STATE), cure="upgrade foretell" if version > VERSION else start)
     return Progress(**values["progress"]), values["environment"]
 
 
 def restore(path: Path, state: TrainState) -> None:
-    """Put a verified checkpoint into a freshly built state: weights, moments, random state, counters."""
-    state.progress, _ = read_state(path)
-    state.parameters.load(load_any(path).state_dict())
+    """Put a verified checkpoint into a state: weights, averages, moments, random state, counters."""
+    vars(state.progress).update(vars(read_state(path)[0]))  # in place: others hold it
     tensors = load_file(path / OPTIMIZER)
-    for index, group in enumerate(state.optimizer.param_groups):
-        master = group["params"][0]
-        moments = {name: tensors[f"{name}.{index}"].to(master.device) for name in ("exp_avg", "exp_avg_sq")}
-        state.optimizer.state[master] = {"step": tensors["step"].clone(), **moments}
+    averages = {name.removeprefix(AVERAGE): tensor for name, tensor in tensors.items() if name.startswith(AVERAGE)}
+    state.parameters.load(load_any(path).state_dict(), averages)
+    moments = {name: tensor for name, tensor in tensors.items() if name.startswith(MOMENTS)}
+    state.parameters.load_moments(moments, tensors["updates"], state.optimizers)
+    state.memory = None
     if "memory" in tensors:
         device = state.model.head.weight.device
         hidden_LBU, cell_LBU = tensors["memory"].to(device).unbind()
@@ -92,13 +104,17 @@ def restore(path: Path, state: TrainState) -> None:
         torch.cuda.set_rng_state(tensors["cuda_random_state"])
 
 
+def averaged_weights(path: Path) -> dict[str, Tensor]:
+    """The averaged weights of a checkpoint; empty where the run keeps none."""
+    tensors = load_file(path / OPTIMIZER)
+    return {name.removeprefix(AVERAGE): tensor for name, tensor in tensors.items() if name.startswith(AVERAGE)}
+
+
 def _optimizer_tensors(state: TrainState) -> dict[str, Tensor]:
-    tensors = {"random_state": torch.get_rng_state(), "step": torch.zeros(())}
-    for index, group in enumerate(state.optimizer.param_groups):
-        master = group["params"][0]
-        moments = state.optimizer.state.get(master) or {name: torch.zeros_like(master) for name in ("exp_avg", "exp_avg_sq")}
-        tensors |= {f"{name}.{index}": moments[name].cpu() for name in ("exp_avg", "exp_avg_sq")}
-        tensors["step"] = moments.get("step", tensors["step"]).cpu()
+    updates = [values["step"] for optimizer in state.optimizers for values in optimizer.state.values() if "step" in values]
+    tensors = {"random_state": torch.get_rng_state(), "updates": updates[0].cpu() if updates else torch.zeros(())}
+    tensors |= {AVERAGE + name: tensor.cpu() for name, tensor in state.parameters.named_averages().items()}
+    tensors |= {name: tensor.cpu() for name, tensor in state.parameters.named_moments(state.optimizers).items()}
     if state.memory is not None:
         tensors["memory"] = torch.stack([state.memory.hidden_LBU, state.memory.cell_LBU]).cpu()
     if torch.cuda.is_available():

@@ -14,9 +14,11 @@ from foretell.data.batches import Batch
 from foretell.models.bert import BERT
 from foretell.models.cache import Cache
 from foretell.models.network import Network
+from foretell.training.config import TrainingSettings
 from foretell.training.loss import cross_entropy_sum
 
 Forward = Callable[..., Tensor]
+DEFAULTS = TrainingSettings()
 
 
 class Totals(NamedTuple):
@@ -32,22 +34,37 @@ class Totals(NamedTuple):
         return cls(sum(float(batch.weight_BT.sum()) for batch in batches), labelled)
 
 
-def objective(model: Network, batch: Batch, totals: Totals, forward: Forward, memory: Cache | None = None) -> Tensor:
-    """Nats, a scalar with gradients: this micro-batch's share of the batch's mean. forward: the model, or it compiled."""
+def objective(
+    model: Network,
+    batch: Batch,
+    totals: Totals,
+    forward: Forward,
+    memory: Cache | None = None,
+    training: TrainingSettings = DEFAULTS,
+) -> Tensor:
+    """Nats, a scalar with gradients: this micro-batch's share of the batch's mean. forward: the model, or it compiled.
+
+    training: its z_loss and label_smoothing.
+    """
     batch = batch.to(model.token_embedding.weight.device)
+    terms = {name: value for name in ("z_loss", "label_smoothing") if (value := getattr(training, name))}
     if isinstance(model, BERT):
-        return _masked(model, batch, totals, forward)
-    hidden_BTD = forward(batch.tokens_BT) if memory is None else forward(batch.tokens_BT, memory)
-    return cross_entropy_sum(hidden_BTD, model.head_matrix, batch.targets_BT, batch.weight_BT) / totals.weight
+        return _masked(model, batch, totals, terms, forward)
+    if batch.documents_BT is not None:
+        hidden_BTD = forward(batch.tokens_BT, None, None, batch.documents_BT)
+    else:
+        hidden_BTD = forward(batch.tokens_BT) if memory is None else forward(batch.tokens_BT, memory)
+    return cross_entropy_sum(hidden_BTD, model.head_matrix, batch.targets_BT, batch.weight_BT, **terms) / totals.weight
 
 
-def _masked(model: BERT, batch: Batch, totals: Totals, forward: Forward) -> Tensor:
+def _masked(model: BERT, batch: Batch, totals: Totals, terms: dict[str, float], forward: Forward) -> Tensor:
     """Devlin et al. 2018, section 3.1: the mean over hidden tokens plus the mean over sentence pairs."""
     hidden_BTD = forward(batch.tokens_BT, batch.segments_BT, batch.keep_BT)
     chosen_BT = batch.weight_BT > 0
     transformed_ND = model.transformed(hidden_BTD[chosen_BT])[None]
     targets, weight = batch.targets_BT[chosen_BT][None], batch.weight_BT[chosen_BT][None]
-    loss = cross_entropy_sum(transformed_ND, model.head_matrix, targets, weight, model.head.bias) / max(totals.weight, 1.0)
+    summed = cross_entropy_sum(transformed_ND, model.head_matrix, targets, weight, model.head.bias, **terms)
+    loss = summed / max(totals.weight, 1.0)
     if batch.next_B is not None and model.next_sentence is not None:
         pairs = F.cross_entropy(model.next_sentence_logits(hidden_BTD), batch.next_B, reduction="sum")
         loss = loss + pairs / totals.sequences

@@ -1,42 +1,62 @@
-"""All parameters in two flat buffers: what decays (matrices) and what does not (gains, biases).
+"""All parameters in a few flat buffers, one for each role: layers' matrices, tables (embeddings, head), vectors (gains, biases).
 
-The model's parameters are views into a working buffer; the optimizer sees two long vectors. So clipping, casting,
+The model's parameters are views into a working buffer; the optimizer sees three long vectors. So clipping, casting,
 accumulating and updating are one operation each, whatever the number of tensors. In bf16 the optimizer works on fp32
 masters and sums gradients in fp32; in fp32 the master *is* the working buffer.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+Role = Literal["matrices", "tables", "vectors"]
+ROLES: tuple[Role, ...] = ("matrices", "tables", "vectors")
+
+
+def role_of(name: str, parameter: Tensor) -> Role:
+    """What a parameter is for the optimizer."""
+    if parameter.ndim < 2:
+        return "vectors"
+    return "tables" if "embedding" in name or name.startswith("head") else "matrices"
+
 
 @dataclass
-class _Group:
-    """master and gradient: fp32. working and its gradient: in the compute dtype; the named parameters are views of them."""
+class Group:
+    """master, gradient, average: fp32. working and its gradient: in the compute dtype; the named parameters are views of them."""
 
+    role: Role
     named: dict[str, nn.Parameter]
     master: Tensor
     gradient: Tensor
     working: Tensor
     working_gradient: Tensor
+    average: Tensor | None = None
+
+    def split(self, flat: Tensor) -> dict[str, Tensor]:
+        """A flat vector of this group as views under the parameters' names."""
+        pieces = torch.split(flat, [parameter.numel() for parameter in self.named.values()])
+        return {name: piece.view(p.shape) for (name, p), piece in zip(self.named.items(), pieces, strict=True)}
 
 
 class FlatParameters:
-    """Owns the storage of a model's parameters from here on; a tied tensor is held once. dtype: what the model computes in."""
+    """Owns the storage of a model's parameters from here on; a tied tensor is held once. dtype: what the model computes in.
 
-    def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
-        parts: tuple[dict[str, nn.Parameter], ...] = ({}, {})
+    average: also keep an exponential moving average of the masters (see `follow`).
+    """
+
+    def __init__(self, model: nn.Module, dtype: torch.dtype, average: bool = False) -> None:
+        parts: dict[Role, dict[str, nn.Parameter]] = {role: {} for role in ROLES}
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
-                parts[parameter.ndim < 2][name] = parameter
-        self.groups = [_flatten(part, dtype) for part in parts]
+                parts[role_of(name, parameter)][name] = parameter
+        self.groups = [_flatten(role, part, dtype) for role, part in parts.items() if part]
         self.mixed = dtype != torch.float32
-
-    @property
-    def masters(self) -> list[Tensor]:
-        """The two fp32 vectors that the optimizer updates, matrices first."""
-        return [group.master for group in self.groups]
+        for group in self.groups if average else ():
+            group.average = group.master.clone()
 
     def accumulate(self) -> None:
         """Add the gradients of one backward pass to the fp32 sums. In fp32 autograd has done it."""
@@ -50,6 +70,16 @@ class FlatParameters:
         norms = [torch.linalg.vector_norm(group.gradient) for group in self.groups]
         return float(torch.linalg.vector_norm(torch.stack(norms)))
 
+    def gradient_norms(self) -> dict[str, float]:
+        """The norm of the gradient of each part of the model: token_embedding, blocks.0, …, head."""
+        squares: dict[str, float] = {}
+        for group in self.groups:
+            for name, gradient in group.split(group.gradient).items():
+                words = name.split(".")
+                part = ".".join(words[: 2 if len(words) > 1 and words[1].isdigit() else 1])
+                squares[part] = squares.get(part, 0.0) + float(torch.linalg.vector_norm(gradient)) ** 2
+        return {part: square**0.5 for part, square in squares.items()}
+
     def clip(self, norm: float, limit: float | None) -> None:
         """Scale the gradient down to `limit` where its norm is larger."""
         if limit is not None and norm > limit:
@@ -60,7 +90,8 @@ class FlatParameters:
         """Forget the gradients."""
         for group in self.groups:
             group.gradient.zero_()
-            group.working_gradient.zero_()
+            if self.mixed:
+                group.working_gradient.zero_()
 
     def publish(self) -> None:
         """Copy the masters into what the model computes with, after an update."""
@@ -68,25 +99,74 @@ class FlatParameters:
             if self.mixed:
                 group.working.copy_(group.master)
 
+    def follow(self, decay: float) -> None:
+        """Move the average towards the masters: average ← decay · average + (1 − decay) · master."""
+        for group in self.groups:
+            if group.average is not None:
+                group.average.lerp_(group.master, 1 - decay)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within: the model computes with the average, where there is one."""
+        kept = [group.master.clone() if group.average is not None and not self.mixed else group.master for group in self.groups]
+        for group in self.groups:
+            if group.average is not None:
+                group.working.copy_(group.average)
+        try:
+            yield
+        finally:
+            for group, master in zip(self.groups, kept, strict=True):
+                if group.average is not None:
+                    group.working.copy_(master)
+
     def named_masters(self) -> dict[str, Tensor]:
         """The fp32 weights under the model's own names, as views."""
-        tensors: dict[str, Tensor] = {}
-        for group in self.groups:
-            pieces = torch.split(group.master, [parameter.numel() for parameter in group.named.values()])
-            tensors |= {name: piece.view(p.shape) for (name, p), piece in zip(group.named.items(), pieces, strict=True)}
-        return tensors
+        return {name: tensor for group in self.groups for name, tensor in group.split(group.master).items()}
 
-    def load(self, weights: dict[str, Tensor]) -> None:
-        """Fill the masters from named fp32 tensors."""
+    def named_averages(self) -> dict[str, Tensor]:
+        """The averaged fp32 weights likewise; empty where none are kept."""
+        averages = [(group, group.average) for group in self.groups if group.average is not None]
+        return {name: tensor for group, average in averages for name, tensor in group.split(average).items()}
+
+    def named_moments(self, optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
+        """What the optimizers remember, as `exp_avg.NAME` and the like, views; empty before the first update."""
+        found: dict[str, Tensor] = {}
+        for group in self.groups:
+            for optimizer in optimizers:
+                for kind, flat in optimizer.state.get(group.master, {}).items():
+                    if torch.is_tensor(flat) and flat.shape == group.master.shape:
+                        found |= {f"{kind}.{name}": tensor for name, tensor in group.split(flat).items()}
+        return found
+
+    @torch.no_grad()
+    def load(self, weights: dict[str, Tensor], averages: dict[str, Tensor]) -> None:
+        """Fill the masters and the averages from named fp32 tensors; averages begin at the weights where none are given."""
         for name, master in self.named_masters().items():
             master.copy_(weights[name])
+        for name, average in self.named_averages().items():
+            average.copy_(averages.get(name, weights[name]))
         self.publish()
+
+    @torch.no_grad()
+    def load_moments(self, moments: dict[str, Tensor], step: Tensor, optimizers: list[torch.optim.Optimizer]) -> None:
+        """Give the optimizers back what `named_moments` said."""
+        kinds = {name.split(".", 1)[0] for name in moments}
+        for optimizer in optimizers:
+            mine = {id(parameter) for settings in optimizer.param_groups for parameter in settings["params"]}
+            for group in self.groups:
+                if id(group.master) in mine:
+                    state = {
+                        kind: torch.zeros_like(group.master) for kind in kinds if f"{kind}.{next(iter(group.named))}" in moments
+                    }
+                    for kind, flat in state.items():
+                        for name, tensor in group.split(flat).items():
+                            tensor.copy_(moments[f"{kind}.{name}"])
+                    optimizer.state[group.master] = {"step": step.clone(), **state}
 
 
 @torch.no_grad()
-def _flatten(named: dict[str, nn.Parameter], dtype: torch.dtype) -> _Group:
-    pieces = [parameter.float().reshape(-1) for parameter in named.values()]
-    master = torch.cat(pieces or [torch.zeros(0)])  # adapters alone have no vectors
+def _flatten(role: Role, named: dict[str, nn.Parameter], dtype: torch.dtype) -> Group:
+    master = torch.cat([parameter.float().reshape(-1) for parameter in named.values()])
     master.grad = total = torch.zeros_like(master)
     mixed, sizes = dtype != torch.float32, [parameter.numel() for parameter in named.values()]
     working = master.to(dtype) if mixed else master
@@ -95,4 +175,4 @@ def _flatten(named: dict[str, nn.Parameter], dtype: torch.dtype) -> _Group:
         named.values(), torch.split(working, sizes), torch.split(gradient, sizes), strict=True
     ):
         parameter.data, parameter.grad = weights.view(parameter.shape), gradients.view(parameter.shape)
-    return _Group(named, master, total, working, gradient)
+    return Group(role, named, master, total, working, gradient)

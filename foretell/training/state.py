@@ -1,22 +1,34 @@
 """Everything that a training run is at a moment: what is saved and restored. State is passed, never ambient."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
 from foretell.models.cache import LSTMState
 from foretell.models.network import Network
-from foretell.training.config import OptimizerSettings
 from foretell.training.parameters import FlatParameters
 
 
 @dataclass
 class Progress:
-    """The counters of a run, as a checkpoint keeps them. steps: where it ends; step: updates done; tokens: learned from."""
+    """The counters of a run, as a checkpoint keeps them. steps: its end; step: those done; tokens: read, of skipped steps too."""
 
     steps: int
     step: int = 0
     tokens: int = 0
+    jumped: int = 0
+    """Windows that were left out when the run went back to a checkpoint."""
+    skipped: int = 0
+    """Steps whose batch was read but not learned from (guard.py); strikes: in a row, just now."""
+    strikes: int = 0
+    good_step: int | None = None
+    """Of the last checkpoint that was due, and not amid skipped steps: where the run would go back to."""
+    rollbacks: int = 0
+    """Times that the run went back (rollback.py); returns: to the checkpoint went_back_to alone."""
+    went_back_to: int | None = None
+    returns: int = 0
+    recent_losses: list[float] = field(default_factory=list)
+    recent_norms: list[float] = field(default_factory=list)
     elapsed_seconds: float = 0.0
     peak_bytes: int = 0
     best_held_out_loss: float | None = None
@@ -27,11 +39,11 @@ class Progress:
 
 @dataclass
 class TrainState:
-    """Model, optimizer and counters. The data position needs no state: it is a function of `progress.step`."""
+    """Model, optimizers and counters. The data position needs no state of its own: it is a function of `progress`."""
 
     model: Network
     parameters: FlatParameters
-    optimizer: torch.optim.Optimizer
+    optimizers: list[torch.optim.Optimizer]
     progress: Progress
     memory: LSTMState | None = None
     """An LSTM's state after the last batch, row by row; what the next batch reads on from."""
@@ -40,6 +52,11 @@ class TrainState:
     def finished(self) -> bool:
         """All steps are done, or something asked to stop."""
         return self.progress.step >= self.progress.steps or self.progress.stop_reason is not None
+
+    @property
+    def next_sample(self) -> int:
+        """The first window of the next batch, counted from the run's first."""
+        return self.progress.tokens // self.model.config.context_length + self.progress.jumped
 
 
 @dataclass
@@ -53,14 +70,9 @@ class StepReport:
     grad_norm: float
     seconds: float
     step_tokens: int
+    skipped: str | None = None
+    """Why the batch was not learned from."""
+    grad_norms: dict[str, float] = field(default_factory=dict)
+    """By part of the model; of steps that are logged."""
     held_out_loss: float | None = None
     held_out_bits_per_byte: float | None = None
-
-
-def make_optimizer(parameters: FlatParameters, settings: OptimizerSettings) -> torch.optim.Optimizer:
-    """AdamW or Adam over the flat masters, fused; decay on matrices only."""
-    matrices, vectors = parameters.masters
-    decay = settings.weight_decay if settings.name == "adamw" else 0.0
-    groups = [{"params": [matrices], "weight_decay": decay}, {"params": [vectors], "weight_decay": 0.0}]
-    kind = torch.optim.AdamW if settings.name == "adamw" else torch.optim.Adam
-    return kind(groups, lr=settings.learning_rate, betas=(settings.beta1, settings.beta2), eps=settings.eps, fused=True)

@@ -228,25 +228,93 @@ def test_a_flipped_bit_in_a_model_is_found(finished: Path, tmp_path: Path) -> No
         load_model(tmp_path / "model")
 
 
-def test_a_loss_that_explodes_keeps_the_last_good_weights(
+def poison(monkeypatch: pytest.MonkeyPatch, calls: set[int], factor: float = float("nan")) -> list[int]:
+    """Multiply the loss of some calls (three micro-batches a step); return the list of calls made."""
+    from foretell.training import objective as module
+
+    real, made = module.cross_entropy_sum, list[int]()
+
+    def poisoned(*arguments: Any, **terms: Any) -> Any:
+        made.append(1)
+        return real(*arguments, **terms) * (factor if len(made) in calls else 1.0)
+
+    monkeypatch.setattr(module, "cross_entropy_sum", poisoned)
+    return made
+
+
+def test_a_bad_batch_is_skipped_and_recorded(shards_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    poison(monkeypatch, {20})
+    pretrain(recipe_of(shards_folder), tmp_path / "run", quiet())
+    skipped = [record for record in read_lines(tmp_path / "run" / "metrics.jsonl") if "skipped" in record]
+    assert [record["step"] for record in skipped] == [7] and "not a finite number" in skipped[0]["skipped"]
+    progress = json.loads((tmp_path / "run" / "checkpoints" / "step-00000024" / "training_state.json").read_text())["progress"]
+    assert (progress["skipped"], progress["rollbacks"], len(progress["recent_losses"])) == (1, 0, 23)
+
+
+@pytest.mark.parametrize("stop", [8, 9, 11, 12, 15])
+def test_three_in_a_row_go_back_and_jump_the_same_way_whenever_it_is_stopped(
+    shards_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
+) -> None:
+    """The windows of the batches 9 to 11 are bad, whoever reads them: back to step 8, past them; resumed or not."""
+    from foretell.data.batches import TrainBatches
+
+    real = TrainBatches.batch
+
+    def batch(self: TrainBatches, first_sample: int, count: int) -> Any:
+        found = real(self, first_sample, count)
+        if 9 <= first_sample // 64 < 12:
+            found.weight_BT[0, 0] = float("nan")
+        return found
+
+    monkeypatch.setattr(TrainBatches, "batch", batch)
+    pretrain(recipe_of(shards_folder), tmp_path / "whole", quiet())
+    with pytest.raises(Interrupted):
+        pretrain(recipe_of(shards_folder), tmp_path / "run", quiet(), extra=(StopAt(stop),))
+    pretrain(recipe_of(shards_folder), tmp_path / "run", quiet(), resume=())
+    assert weights(tmp_path / "run") == weights(tmp_path / "whole")
+    state = json.loads((tmp_path / "run" / "checkpoints" / "step-00000024" / "training_state.json").read_text())["progress"]
+    assert (state["rollbacks"], state["went_back_to"], state["jumped"]) == (1, 8, 4 * 64)
+    steps = [record["step"] for record in read_lines(tmp_path / "run" / "metrics.jsonl")]
+    assert steps == sorted(set(steps)) and steps[-1] == 24
+
+
+def test_a_run_that_cannot_be_helped_ends_and_names_the_cure(
     shards_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from foretell.training import objective as step_module
-
-    real, calls = step_module.cross_entropy_sum, []
-
-    def poisoned(*arguments: Any) -> Any:
-        calls.append(1)
-        return real(*arguments) * (float("nan") if len(calls) == 20 else 1.0)
-
-    monkeypatch.setattr(step_module, "cross_entropy_sum", poisoned)
-    with pytest.raises(ForetellError, match="not a finite number") as caught:
-        pretrain(recipe_of(shards_folder), tmp_path / "run", quiet())
-    assert caught.value.exit_code == 1 and caught.value.where == "step 7"
-    assert checkpoints(tmp_path / "run" / "checkpoints")[-1].name == "step-00000006"
-    assert "NonFiniteLoss" in (tmp_path / "run" / "log.txt").read_text()
+    poison(monkeypatch, set(range(1, 1000)))
+    with pytest.raises(ForetellError, match="no earlier checkpoint") as caught:
+        pretrain(recipe_of(shards_folder), tmp_path / "first", quiet())
+    assert caught.value.exit_code == 1 and caught.value.where == "step 3" and "learning_rate" in caught.value.cure
+    assert "Diverged" in (tmp_path / "first" / "log.txt").read_text()
     monkeypatch.undo()
-    pretrain(recipe_of(shards_folder), tmp_path / "run", quiet(), resume=())
+    poison(monkeypatch, set(range(20, 1000)))
+    with pytest.raises(ForetellError, match="going back 3 times did not help"):
+        pretrain(recipe_of(shards_folder), tmp_path / "later", quiet())
+    assert checkpoints(tmp_path / "later" / "checkpoints")[-1].name == "step-00000004"
+    monkeypatch.undo()
+    pretrain(recipe_of(shards_folder), tmp_path / "later", quiet(), resume=())
+
+
+EXTRAS = {
+    "average": {"training": {"ema_decay": 0.9}},
+    "muon": {"optimizer": {"name": "muon"}},
+    "sgd": {"optimizer": {"name": "sgd", "learning_rate": 0.1}},
+    "ramp": {"schedule": {"batch_ramp_steps": 15, "decay": "inverse_sqrt"}},
+    "documents": {"data": {"document_mask": True}},
+    "bf16": {"training": {"precision": "bf16", "ema_decay": 0.9}},
+}
+
+
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_whatever_is_on_resumed_is_bit_for_bit_the_same(extra: str, shards_folder: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(shards_folder, **EXTRAS[extra])
+    pretrain(recipe, tmp_path / "whole", quiet())
+    with pytest.raises(Interrupted):
+        pretrain(recipe, tmp_path / "run", quiet(), extra=(StopAt(13),))
+    pretrain(recipe, tmp_path / "run", quiet(), resume=())
+    assert weights(tmp_path / "run") == weights(tmp_path / "whole")
+    ends = [read_lines(tmp_path / name / "metrics.jsonl")[-1]["held_out_loss"] for name in ("whole", "run")]
+    assert ends[0] == ends[1]
 
 
 def test_start_from_begins_with_a_models_weights(finished: Path, shards_folder: Path, tmp_path: Path) -> None:

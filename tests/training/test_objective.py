@@ -18,8 +18,9 @@ from foretell.models.network import Network
 from foretell.models.settings import ModelSettings, resolve
 from foretell.training.config import OptimizerSettings, ScheduleSettings
 from foretell.training.objective import Totals, masked_results, objective
+from foretell.training.optimizers import make_optimizers
 from foretell.training.parameters import FlatParameters
-from foretell.training.state import Progress, TrainState, make_optimizer
+from foretell.training.state import Progress, TrainState
 from foretell.training.step import train_step
 
 SIZES: dict[str, dict[str, Any]] = {
@@ -168,7 +169,9 @@ def test_a_carried_state_makes_two_windows_one() -> None:
 
 def state_of(network: LSTM) -> TrainState:
     parameters = FlatParameters(network, torch.float32)
-    return TrainState(network, parameters, make_optimizer(parameters, OPTIMIZER), Progress(steps=9), network.new_cache(8, 0))
+    return TrainState(
+        network, parameters, make_optimizers(parameters, OPTIMIZER, network.config), Progress(steps=9), network.new_cache(8, 0)
+    )
 
 
 @pytest.mark.parametrize("sizes", [[3, 5], [1, 6, 1]])
@@ -182,7 +185,7 @@ def test_accumulation_carries_each_rows_own_state(sizes: list[int]) -> None:
         assert whole.memory and pieces.memory and not whole.memory.hidden_LBU.requires_grad
         torch.testing.assert_close(pieces.memory.hidden_LBU, whole.memory.hidden_LBU, rtol=0, atol=1e-4)
         torch.testing.assert_close(pieces.memory.cell_LBU, whole.memory.cell_LBU, rtol=0, atol=1e-4)
-    for left, right in zip(whole.parameters.masters, pieces.parameters.masters, strict=True):
+    for left, right in zip(whole.parameters.named_masters().values(), pieces.parameters.named_masters().values(), strict=True):
         torch.testing.assert_close(left, right, rtol=0, atol=2e-5)
 
 
@@ -206,7 +209,7 @@ def test_one_batch_can_be_learned_by_heart(preset: str, dtype: torch.dtype) -> N
     network, batch = network_of(preset), masked_batch() if preset == "bert" else plain_batch()
     parameters = FlatParameters(network, dtype)
     memory = network.new_cache(8, 0) if isinstance(network, LSTM) else None
-    state = TrainState(network, parameters, make_optimizer(parameters, OPTIMIZER), Progress(steps=99), memory)
+    state = TrainState(network, parameters, make_optimizers(parameters, OPTIMIZER, network.config), Progress(steps=99), memory)
     settings = OPTIMIZER.replace(learning_rate=1e-2)
     losses = [train_step(state, pieces_of(batch, [3, 5]), settings, CONSTANT).loss for _ in range(40)]
     assert losses[-1] < losses[0] * 0.75
