@@ -74,6 +74,11 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def cache_folder() -> Path:
+    """Where what can be made again is kept between runs: FORETELL_HOME, or a folder in the user's cache."""
+    return Path(os.environ.get("FORETELL_HOME") or Path.home() / ".cache" / "foretell")
+
+
 def remove(path: Path) -> None:
     """Remove a file or a folder if it is there."""
     if path.is_dir() and not path.is_symlink():

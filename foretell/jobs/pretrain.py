@@ -6,13 +6,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch.profiler import record_function
 
 from foretell.base.console import Terminal
 from foretell.base.errors import Interrupted, SettingError
-from foretell.base.files import write_text
+from foretell.base.files import cache_folder, write_text
 from foretell.base.records import dump
 from foretell.base.runs import append_record, keep_until, numbered
+from foretell.compute.compiling import compiled
 from foretell.compute.device import measured_peak
 from foretell.data.prefetch import Prefetch
 from foretell.data.streams import StreamBatches
@@ -28,7 +29,9 @@ from foretell.models.network import LanguageModel, Network
 from foretell.training.checkpoint import save_checkpoint
 from foretell.training.display import Display
 from foretell.training.loop import Observer, graceful_stop, train
+from foretell.training.objective import Forward
 from foretell.training.observers import Evaluate, Now, TensorBoard, WriteMetrics
+from foretell.training.profile import Profile
 from foretell.training.rollback import GoBack
 from foretell.training.schedules import batch_windows
 from foretell.training.state import StepReport, TrainState
@@ -39,12 +42,18 @@ Facts = dict[str, Any] | None
 
 
 def pretrain(
-    recipe: Recipe, out: Path | None, terminal: Terminal, resume: Resume = None, extra: Sequence[Observer] = (), facts: Facts = None
+    recipe: Recipe,
+    out: Path | None,
+    terminal: Terminal,
+    resume: Resume = None,
+    extra: Sequence[Observer] = (),
+    facts: Facts = None,
+    profile: bool = False,
 ) -> dict[str, Any]:
     """Train a model; return where it lies and how it scores. Raises ForetellError; Interrupted after a checkpoint.
 
     resume: continue the run in `out` with its own recipe and these key=value changes; absent: begin. extra: observers of
-    the caller. facts: what the caller knows of the text, for card and report.
+    the caller. facts: what the caller knows of the text, for card and report. profile: say where the time of a step goes.
     """
     if resume is not None and out is None:
         raise SettingError("which run is to be continued?", where="command line", cure="add --out RUN")
@@ -57,7 +66,7 @@ def pretrain(
         if not run.facts.exists():
             write_text(run.facts, dump(facts or {}))
         with run.logged():
-            _train(prepared, terminal, extra)
+            _train(prepared, terminal, extra, profile)
     if state.progress.stop_reason == "interrupted":
         cure = f"foretell pretrain {run.recipe} --out {run.path} --resume"
         raise Interrupted(f"stopped after step {state.progress.step}, everything is saved", where=str(run.path), cure=cure)
@@ -66,7 +75,7 @@ def pretrain(
     return finish_run(prepared, terminal)
 
 
-def _train(prepared: Prepared, terminal: Terminal, extra: Sequence[Observer]) -> None:
+def _train(prepared: Prepared, terminal: Terminal, extra: Sequence[Observer], profile: bool) -> None:
     state, run, training = prepared.state, prepared.run, prepared.recipe.training
     keep_best = training.patience is not None
     keep_until(run.metrics, state.progress.step)
@@ -102,18 +111,16 @@ def _train(prepared: Prepared, terminal: Terminal, extra: Sequence[Observer]) ->
             Now(save, training.checkpoint_every, lambda now: now.finished or due(now)),
         ]
         stack.enter_context(graceful_stop(state.progress))
-        stepper = Stepper(prepared)
-        try:
-            train(state, stepper, observers)
-        finally:
-            stepper.close()
+        stepper = Stepper(prepared, terminal)
+        stack.callback(stepper.close)
+        train(state, Profile(stepper, run.path, terminal) if profile else stepper, observers)
         save(state)  # a signal may have come after the last observer
 
 
 class Stepper:
     """One step of a run: its batch, which is read ahead, and the update."""
 
-    def __init__(self, prepared: Prepared) -> None:
+    def __init__(self, prepared: Prepared, terminal: Terminal) -> None:
         self._recipe, model = prepared.recipe, prepared.state.model
         self._windows = prepared.batch_tokens // model.config.context_length
         seed, data, training = self._recipe.training.seed, self._recipe.data, self._recipe.training
@@ -121,13 +128,19 @@ class Stepper:
         self._feed = Prefetch(batches, training.micro_batch)
         if isinstance(model, GPT):
             model.prepare(model.config.context_length)  # before the graph is traced
-        self._forward = torch.compile(model) if training.compile else None
+        self._forward: Forward | None = None
+        if training.compile:
+            self._forward, problem = compiled(model, prepared.device, cache_folder() / "compiled")
+            if problem is not None:
+                prepared.environment["compile"] = False
+                terminal.warn(f"no compiler works here ({problem}): the run goes on without, slower on a GPU")
         self.close = self._feed.close
 
     def __call__(self, state: TrainState) -> StepReport:
         recipe, step, first = self._recipe, state.progress.step, state.next_sample
         count, after = (batch_windows(number, self._windows, recipe.schedule) for number in (step, step + 1))
-        pieces = self._feed.take(first, count)
+        with record_function("step: wait for the batch"):
+            pieces = self._feed.take(first, count)
         self._feed.ahead(first + count, after)
         batches = self._feed.batches
         begins = isinstance(batches, StreamBatches) and (state.memory is None or batches.starts(first // count))

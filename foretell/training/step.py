@@ -3,6 +3,8 @@
 import time
 from collections.abc import Sequence
 
+from torch.profiler import record_function
+
 from foretell.data.batches import Batch
 from foretell.models.cache import LSTMState
 from foretell.training.config import OptimizerSettings, ScheduleSettings, TrainingSettings
@@ -34,14 +36,9 @@ def train_step(
     parts: dict[str, float] = {}
     if skipped is None:
         parts = parameters.gradient_norms() if (progress.step + 1) % training.log_every == 0 else {}
-        parameters.clip(norm, optimizer.clip)
-        for each in state.optimizers:
-            for group in each.param_groups:
-                group["lr"] = getattr(optimizer, group["rate"]) * share
-            each.step()
-        parameters.publish()
-        if training.ema_decay is not None:
-            parameters.follow(training.ema_decay)
+        with record_function("step: update"):
+            parameters.clip(norm, optimizer.clip)
+            _update(state, optimizer, share, training.ema_decay)
         state.memory = memory  # what the next batch's rows read on from
     parameters.zero()
     tokens = sum(batch.tokens_BT.numel() for batch in micro_batches)
@@ -50,14 +47,26 @@ def train_step(
     return StepReport(progress.step, progress.tokens, loss, rate, norm, seconds, tokens, skipped=skipped, grad_norms=parts)
 
 
+def _update(state: TrainState, settings: OptimizerSettings, share: float, ema_decay: float | None) -> None:
+    for optimizer in state.optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = getattr(settings, group["rate"]) * share
+        optimizer.step()
+    state.parameters.publish()
+    if ema_decay is not None:
+        state.parameters.follow(ema_decay)
+
+
 def _accumulate(
     state: TrainState, micro_batches: Sequence[Batch], training: TrainingSettings, forward: Forward
 ) -> tuple[float, LSTMState | None]:
     totals, loss_sum, read, rows = Totals.of(micro_batches), 0.0, list[LSTMState](), 0
     for batch in micro_batches:
         memory = state.memory.rows(rows, len(batch.tokens_BT)) if state.memory else None
-        loss = objective(state.model, batch, totals, forward, memory, training)
-        loss.backward()  # type: ignore[no-untyped-call]
-        state.parameters.accumulate()
+        with record_function("step: forward and loss"):
+            loss = objective(state.model, batch, totals, forward, memory, training)
+        with record_function("step: backward"):
+            loss.backward()  # type: ignore[no-untyped-call]
+            state.parameters.accumulate()
         loss_sum, rows, read = loss_sum + float(loss.detach()), rows + len(batch.tokens_BT), read + ([memory] if memory else [])
     return loss_sum, LSTMState.joined(read) if read else None
