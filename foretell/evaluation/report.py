@@ -1,6 +1,5 @@
 """report.html and the model card of a run, made only from the files in its folder."""
 
-import io
 import re
 from typing import Any
 
@@ -8,6 +7,7 @@ from foretell.base.files import write_text
 from foretell.base.records import read_json
 from foretell.base.runs import RunFolder, read_lines
 from foretell.base.units import count, duration, size
+from foretell.evaluation.page import render, svg
 from foretell.interop.huggingface import load_config
 from foretell.models.config import ModelConfig, described
 from foretell.models.counts import parameter_count
@@ -30,16 +30,8 @@ def write_report(run: RunFolder, data: dict[str, Any], machine: dict[str, Any]) 
         "loss_svg": _curves(metrics, {"loss": "training", "held_out_loss": "held-out"}, shared="loss (nats per token)"),
         "speed_svg": _curves(metrics, {"tokens_per_second": "tokens per second", "learning_rate": "learning rate"}),
     }
-    write_text(run.model / "README.md", _render("card.md.jinja", values))
-    write_text(run.report, _render("run.html.jinja", values))
-
-
-def _render(template: str, values: dict[str, Any]) -> str:
-    from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-
-    folder = PackageLoader("foretell.evaluation", "templates")
-    pages = Environment(loader=folder, undefined=StrictUndefined, autoescape=select_autoescape(["html.jinja"]), trim_blocks=True)
-    return pages.get_template(template).render(values) + "\n"
+    write_text(run.model / "README.md", render("card.md.jinja", values))
+    write_text(run.report, render("run.html.jinja", values))
 
 
 def _facts(config: ModelConfig, metrics: list[dict[str, Any]], machine: dict[str, Any]) -> dict[str, str]:
@@ -73,5 +65,4 @@ def _curves(metrics: list[dict[str, Any]], labels: dict[str, str], shared: str |
         left.legend(frameon=False)
     else:
         left.set_ylim(bottom=0)
-    figure.savefig(buffer := io.StringIO(), format="svg", transparent=True, metadata={"Date": None})
-    return buffer.getvalue()[buffer.getvalue().index("<svg") :]
+    return svg(figure)

@@ -10,11 +10,11 @@ from foretell.training.state import Progress
 
 
 class Display:
-    """Turns metrics records into lines. flops_per_token over peak_flops (measured at the start) is the share of the peak."""
+    """Turns metrics records into lines."""
 
-    def __init__(self, terminal: Terminal, progress: Progress, flops_per_token: float, peak_flops: float) -> None:
+    def __init__(self, terminal: Terminal, progress: Progress, *flops: float) -> None:
         self._terminal, self._progress = terminal, progress
-        self._share_of_one_token = flops_per_token / peak_flops
+        self._share = flops[0] / flops[1] if flops else 0.0  # goes when jobs/pretrain.py tells WriteMetrics
         self._first_step, self._started_at_seconds = progress.step, time.monotonic()
         self._said_at_seconds, self._held_out = float("-inf"), ""
         self._live: Any = None
@@ -25,9 +25,11 @@ class Display:
             self._live.start()
 
     def __call__(self, record: dict[str, Any]) -> None:
-        if "held_out_loss" in record:
+        if record.get("held_out_loss") is not None:
             bits = f", {record['held_out_bits_per_byte']:.3f} bits/byte" if "held_out_bits_per_byte" in record else ""
             self._held_out = f" (held-out {record['held_out_loss']:.3f}{bits})"
+        if "skipped" in record:
+            self._terminal.warn(f"step {record['step']:,} was not learned from: {record['skipped']}")
         line = self._line(record)
         if self._live is not None:
             self._live.update(line, refresh=True)
@@ -49,6 +51,8 @@ class Display:
     def _line(self, record: dict[str, Any]) -> str:
         step, steps, rate = record["step"], self._progress.steps, record["tokens_per_second"]
         seconds_left = (steps - step) * (time.monotonic() - self._started_at_seconds) / max(1, step - self._first_step)
-        done = f"step {step:,}/{steps:,}  {100 * step / steps:.0f} %  loss {record['loss']:.3f}{self._held_out}"
-        speed = f"{count(rate)} tok/s  {100 * rate * self._share_of_one_token:.0f} % of peak"
+        loss = "not a number" if record["loss"] is None else f"{record['loss']:.3f}"
+        done = f"step {step:,}/{steps:,}  {100 * step / steps:.0f} %  loss {loss}{self._held_out}"
+        share = record.get("share_of_peak", rate * self._share)
+        speed = f"{count(rate)} tok/s" + (f"  {100 * share:.0f} % of peak" if share else "")
         return f"{done}  {speed}  {size(used_bytes())}  left {duration(seconds_left)}"

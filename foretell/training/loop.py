@@ -1,5 +1,6 @@
 """The training loop. What happens once in a while is an observer; the loop knows none of them."""
 
+import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,11 +21,15 @@ def train(state: TrainState, step: Callable[[TrainState], StepReport], observers
 
 @contextmanager
 def graceful_stop(progress: Progress) -> Iterator[None]:
-    """Ctrl-C and SIGTERM ask the run to stop after the step it is in; a second Ctrl-C stops at once."""
+    """Ctrl-C and SIGTERM ask the run to stop after the step it is in; a second Ctrl-C stops at once.
+
+    Not under torchrun, which hands on one signal twice, nor does a second SIGTERM: schedulers send several.
+    """
     asked: list[int] = []
+    impatient = signal.SIGINT if "TORCHELASTIC_RUN_ID" not in os.environ else None
 
     def ask(number: int, _: FrameType | None) -> None:
-        if asked:
+        if asked and number == impatient:
             raise KeyboardInterrupt
         asked.append(number)
         progress.stop_reason = progress.stop_reason or "interrupted"

@@ -1,5 +1,6 @@
 """What happens once in a while during training: evaluate, stop early, log, sample, save. Each is one small observer."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,7 +9,12 @@ from typing import Any
 from foretell.base.runs import append_record
 from foretell.compute.device import peak_bytes
 from foretell.models.network import Network
+from foretell.training import trackers
 from foretell.training.state import StepReport, TrainState
+
+Reader = Callable[[dict[str, Any]], None]
+WHERE_FOUND = ("held_out_loss", "held_out_bits_per_byte", "grad_norms", "activations", "skipped")
+ALWAYS = {"held_out_loss", "skipped"}  # written whatever the step
 
 
 def due(step: int, every: int, state: TrainState) -> bool:
@@ -36,10 +42,13 @@ class Evaluate:
 
 
 class WriteMetrics:
-    """metrics.jsonl, the truth about the run; its readers (TensorBoard, display) are called with each line."""
+    """metrics.jsonl, the truth about the run; its readers (display, trackers) are called with each line.
 
-    def __init__(self, path: Path, every: int, readers: Sequence[Callable[[dict[str, Any]], None]]) -> None:
-        self._path, self._every, self._readers = path, every, readers
+    share_of_one_token: of the machine's peak, what one token a second takes. Steps that were skipped are always written.
+    """
+
+    def __init__(self, path: Path, every: int, readers: Sequence[Reader], share_of_one_token: float | None = None) -> None:
+        self._path, self._every, self._readers, self._share = path, every, readers, share_of_one_token
         self._tokens, self._seconds = 0, 0.0  # since the last line: pure training time
         self._clock_seconds = time.perf_counter()
 
@@ -47,35 +56,38 @@ class WriteMetrics:
         self._tokens, self._seconds = self._tokens + report.step_tokens, self._seconds + report.seconds
         passed_seconds = time.perf_counter() - self._clock_seconds  # evaluations, samples and checkpoints included
         state.progress.elapsed_seconds, self._clock_seconds = state.progress.elapsed_seconds + passed_seconds, time.perf_counter()
-        if not (due(report.step, self._every, state) or report.step == 1 or report.held_out_loss is not None):
+        found = {name: value for name in WHERE_FOUND if (value := getattr(report, name, None)) not in (None, {})}
+        if not (due(report.step, self._every, state) or report.step == 1 or found.keys() & ALWAYS):
             return
         state.progress.peak_bytes = max(state.progress.peak_bytes, peak_bytes())
         record: dict[str, Any] = {name: getattr(report, name) for name in ("step", "tokens", "loss", "learning_rate", "grad_norm")}
         record |= {"tokens_per_second": self._tokens / self._seconds, "elapsed_seconds": state.progress.elapsed_seconds}
-        if report.held_out_loss is not None:
-            record["held_out_loss"] = report.held_out_loss
-        if report.held_out_bits_per_byte is not None:
-            record["held_out_bits_per_byte"] = report.held_out_bits_per_byte
+        if self._share is not None:
+            record["share_of_peak"] = self._share * record["tokens_per_second"]
+        record = finite(record | found)
         append_record(self._path, record)
         for reader in self._readers:
             reader(record)
         self._tokens, self._seconds = 0, 0.0
 
 
-class TensorBoard:
-    """Writes the same figures as event files."""
+def finite(record: dict[str, Any]) -> dict[str, Any]:
+    """None for NaN and infinity, which JSON has no word for, one level down as well."""
+
+    def kept(value: Any) -> Any:
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return {name: finite(value) if isinstance(value, dict) else kept(value) for name, value in record.items()}
+
+
+class TensorBoard(trackers.TensorBoard):
+    """The present reader of jobs/pretrain.py; goes when that uses make_trackers."""
 
     def __init__(self, folder: Path, purge_step: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
+        super().__init__(folder, purge_step)
+        self.start(folder.parent.name, {})
 
-        self._writer = SummaryWriter(str(folder), purge_step=purge_step)
-        self.close = self._writer.close
-
-    def __call__(self, record: dict[str, Any]) -> None:
-        for name, value in record.items():
-            if name != "step":
-                self._writer.add_scalar(name, value, record["step"])
-        self._writer.flush()
+    __call__, close = trackers.TensorBoard.log, trackers.TensorBoard.finish
 
 
 class Now:
