@@ -20,7 +20,7 @@ class RunFolder:
     """Paths and small files of one run."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.recipe, self.log = path, path / "recipe.toml", path / "log.txt"
+        self.path, self.recipe, self.given, self.log = path, path / "recipe.toml", path / "given.toml", path / "log.txt"
         self.metrics, self.samples, self.tensorboard = path / "metrics.jsonl", path / "samples.jsonl", path / "tensorboard"
         self.checkpoints, self.model = path / "checkpoints", path / "model"
         self.evaluation, self.report, self.facts = path / "evaluation.json", path / "report.html", path / "facts.json"

@@ -1,15 +1,17 @@
 """How fast a model trains on this machine and how much memory it takes: a few real steps on random tokens."""
 
 import time
-from typing import NamedTuple
 
 import torch
 
+from foretell.base.files import cache_folder
+from foretell.compute.compiling import compiled
 from foretell.compute.device import DTYPES, Precision, choose_precision, default_device, peak_bytes, set_threads
 from foretell.data.batches import Batch
 from foretell.jobs.recipe import Recipe
 from foretell.models.build import build, initialise
 from foretell.models.config import ModelConfig
+from foretell.models.gpt import GPT
 from foretell.models.lstm import LSTM
 from foretell.planning.duration import Speed
 from foretell.training.optimizers import make_optimizers
@@ -18,19 +20,10 @@ from foretell.training.state import Progress, TrainState
 from foretell.training.step import train_step
 
 
-class Place(NamedTuple):
-    """Where a recipe trains on this machine, and how."""
-
-    device: torch.device
-    threads: int
-    precision: Precision
-    reason: str
-
-
-def place(recipe: Recipe, d_model: int) -> Place:
+def place(recipe: Recipe, d_model: int) -> tuple[torch.device, int, Precision]:
     """Device, threads and precision as a run of this recipe has them here."""
     device = default_device() if recipe.training.device == "auto" else torch.device(recipe.training.device)
-    return Place(device, set_threads(recipe.training.threads), *choose_precision(recipe.training.precision, device, d_model))
+    return device, set_threads(recipe.training.threads), choose_precision(recipe.training.precision, device, d_model)[0]
 
 
 class Trial:
@@ -42,7 +35,10 @@ class Trial:
         parameters = FlatParameters(model.to(device), DTYPES[precision], average=recipe.training.ema_decay is not None)
         optimizers = make_optimizers(parameters, recipe.optimizer, config)
         self._state = TrainState(model, parameters, optimizers, Progress(steps=10**9))
-        self._forward = torch.compile(model) if recipe.training.compile else None
+        if isinstance(model, GPT):
+            model.prepare(config.context_length)  # before the graph is traced
+            model.checkpoint_activations = recipe.training.checkpoint_activations
+        self._forward = compiled(model, device, cache_folder() / "compiled")[0] if recipe.training.compile else None
         self._generator, self._device = torch.Generator().manual_seed(0), device
 
     def seconds(self, rows: int, pieces: int = 1) -> float:
@@ -62,10 +58,8 @@ class Trial:
         shape = rows, config.context_length
         tokens_BT = torch.randint(0, config.vocab_size, shape, generator=self._generator)
         if config.causal:
-            documents_BT = (
-                torch.zeros_like(tokens_BT) if self._recipe.data.document_mask and not isinstance(self._state.model, LSTM) else None
-            )
-            return Batch(tokens_BT, tokens_BT, torch.ones(shape), documents_BT=documents_BT)
+            masked = self._recipe.data.document_mask and isinstance(self._state.model, GPT)
+            return Batch(tokens_BT, tokens_BT, torch.ones(shape), documents_BT=torch.zeros_like(tokens_BT) if masked else None)
         hidden_BT = (torch.rand(shape, generator=self._generator) < self._recipe.data.mask_share).float()
         return Batch(tokens_BT, tokens_BT, hidden_BT, torch.zeros_like(tokens_BT), next_B=torch.zeros(rows, dtype=torch.long))
 
@@ -75,20 +69,19 @@ def measured_speed(recipe: Recipe, config: ModelConfig, rows: int, seconds: floa
 
     The second micro-batch tells forward and backward from what follows them, so any accumulation can be told.
     """
-    where = place(recipe, config.d_model)
-    trial, micro_batch = Trial(recipe, config, where.precision, where.device), min(rows, recipe.training.micro_batch)
+    device, threads, precision = place(recipe, config.d_model)
+    trial, micro_batch = Trial(recipe, config, precision, device), min(rows, recipe.training.micro_batch)
     trial.seconds(micro_batch, 2)  # to warm up
     deadline, ones, twos = time.perf_counter() + seconds, list[float](), list[float]()
     while time.perf_counter() < deadline or len(ones) < 3:
         ones.append(trial.seconds(micro_batch))
         twos.append(trial.seconds(micro_batch, 2))
-    one, two = (sorted(taken)[len(taken) // 2] for taken in (ones, twos))
-    update = min(max(2 * one - two, 0.0), one)
+    one = sorted(ones)[len(ones) // 2]
+    update = one * min(max(2 - min(twos) / min(ones), 0.0), 0.9)  # its share by the quickest steps: they are disturbed least
     full = (one - update) * recipe.training.micro_batch / micro_batch
-    source = (
-        f"measured: {len(ones)} steps of one and of two micro-batches, {where.threads} threads on {where.device}, {where.precision}"
-    )
-    peak = torch.cuda.max_memory_reserved(where.device) if where.device.type == "cuda" else peak_bytes()
+    how = f"{threads} threads on {device}, {precision}"
+    source = f"measured: {len(ones)} steps of one and of two micro-batches, {how}"
+    peak = torch.cuda.max_memory_reserved(device) if device.type == "cuda" else peak_bytes()
     return Speed(full, update, source), peak
 
 

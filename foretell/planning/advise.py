@@ -1,8 +1,6 @@
 """Sensible choices from the data and the machine: vocabulary, model size, steps for a given time (no torch).
 
-Expected loss: Hoffmann et al. 2022, L = E + A/N^α + B/D^β, with the constants of Besiroglu et al. 2024 (arXiv 2404.10102);
-repeated text counts less and less: Muennighoff et al. 2023 (arXiv 2305.16264), equation 5, R* = 15.4. The constants are
-those of large models on web text; here only the *order* of a few small candidates is read off them.
+Of the scaling law (scaling.py) only the *order* of a few small candidates is read off here.
 """
 
 import math
@@ -11,8 +9,8 @@ from dataclasses import dataclass
 
 from foretell.models.config import ModelConfig
 from foretell.models.counts import matrix_parameters
+from foretell.planning.scaling import expected_loss
 
-REPETITION_HALF_LIFE = 15.4
 SHAPES = ((2, 64), (3, 96), (4, 128), (4, 192), (4, 256), (6, 256), (6, 384), (8, 512), (12, 768))  # (n_layer, d_model)
 
 
@@ -25,14 +23,6 @@ class Plan:
     steps: int
     epochs: float
     expected_loss: float
-
-
-def expected_loss(parameters: int, tokens: float, tokens_of_text: int) -> float:
-    """Nats per token after learning from `tokens`, drawn from `tokens_of_text` different ones."""
-    repeats = max(0.0, tokens / tokens_of_text - 1)
-    unique = min(tokens, tokens_of_text)
-    effective = unique * (1 + REPETITION_HALF_LIFE * (1 - math.exp(-repeats / REPETITION_HALF_LIFE)))
-    return 1.8172 + 482.01 / math.pow(parameters, 0.3478) + 2085.43 / math.pow(effective, 0.3658)
 
 
 def vocabulary_size(text_bytes: int) -> int:

@@ -12,32 +12,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from foretell.training.updates import Optimizer
+
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic: steepest at 0 while what is near 1 stays near 1
 STEPS = 5
 Split = Callable[[Tensor], list[Tensor]]  # a flat vector as the views of its matrices
 
 
-class Muon(torch.optim.Optimizer):
+class Muon(Optimizer):
     """Updates flat vectors of matrices; `split` says where each matrix lies. Same numbers as torch.optim.Muon, matrix by matrix."""
 
     def __init__(self, flat: Tensor, split: Split, *, lr: float, momentum: float, weight_decay: float, dtype: torch.dtype) -> None:
         """dtype: what Newton and Schulz's products are computed in."""
-        super().__init__([flat], {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        super().__init__([{"params": [flat], "lr": lr, "momentum": momentum, "weight_decay": weight_decay}])
         self._split, self._dtype = split, dtype
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
-        """One update from the gradients."""
-        for group in self.param_groups:
-            for flat in group["params"]:
-                state = self.state[flat]
-                if "momentum_buffer" not in state:
-                    state |= {"momentum_buffer": torch.zeros_like(flat), "step": torch.zeros(())}
-                state["step"] += 1
-                momentum = state["momentum_buffer"].lerp_(flat.grad, 1 - group["momentum"])
-                update = flat.grad.lerp(momentum, group["momentum"])
-                flat.mul_(1 - group["lr"] * group["weight_decay"])
-                self._subtract(self._split(flat), self._split(update), group["lr"])
+    def _update(self, vector: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> None:
+        assert vector.grad is not None  # noqa: S101
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(vector)
+        state["step"] += 1
+        momentum = state["momentum_buffer"].lerp_(vector.grad, 1 - group["momentum"])
+        update = vector.grad.lerp(momentum, group["momentum"])
+        vector.mul_(1 - group["lr"] * group["weight_decay"])
+        self._subtract(self._split(vector), self._split(update), group["lr"])
 
     def _subtract(self, weights: list[Tensor], updates: list[Tensor], rate: float) -> None:
         shapes: dict[torch.Size, list[int]] = {}

@@ -1,5 +1,7 @@
 """From the [optimizer] section to optimizers over flat parameters."""
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
@@ -7,34 +9,44 @@ from foretell.models.config import ModelConfig, TransformerConfig
 from foretell.training.config import OptimizerSettings
 from foretell.training.muon import Muon
 from foretell.training.parameters import FlatParameters, Group
+from foretell.training.updates import SGD, Adam, Optimizer
+
+if TYPE_CHECKING:
+    from foretell.training.sharded import ShardedGroup, ShardedParameters
 
 
-def make_optimizers(parameters: FlatParameters, settings: OptimizerSettings, config: ModelConfig) -> list[torch.optim.Optimizer]:
+def make_optimizers(
+    parameters: "FlatParameters | ShardedParameters", settings: OptimizerSettings, config: ModelConfig
+) -> list[Optimizer]:
     """What updates the masters, fused where torch has it; decay on matrices and tables only. A group's "rate" names its setting."""
-    groups = {group.role: group for group in parameters.groups}
-    optimizers: list[torch.optim.Optimizer] = []
+    groups: dict[str, Group | ShardedGroup] = {group.role: group for group in parameters.groups}
+    optimizers: list[Optimizer] = []
     if settings.name == "muon" and (group := groups.pop("matrices", None)):
         optimizers.append(_muon(group, settings, config, torch.bfloat16 if parameters.mixed else torch.float32))
     decay = 0.0 if settings.name == "adam" else settings.weight_decay
-    rest = [{"params": [g.master], "weight_decay": 0.0 if g.role == "vectors" else decay} for g in groups.values()]
     rate, betas = settings.learning_rate, (settings.beta1, settings.beta2)
+    rest = [{"params": g.masters, "lr": rate, "weight_decay": 0.0 if g.role == "vectors" else decay} for g in groups.values()]
     if settings.name == "sgd":
-        optimizers.append(torch.optim.SGD(rest, lr=rate, momentum=settings.momentum, nesterov=settings.momentum > 0, fused=True))
+        optimizers.append(SGD(rest, momentum=settings.momentum))
     else:
-        kind = torch.optim.Adam if settings.name == "adam" else torch.optim.AdamW
-        optimizers.append(kind(rest, lr=rate, betas=betas, eps=settings.eps, fused=True))
+        optimizers.append(Adam(rest, betas=betas, eps=settings.eps, decoupled=settings.name != "adam"))
     for optimizer in optimizers:
         for values in optimizer.param_groups:
             values["rate"] = "muon_learning_rate" if isinstance(optimizer, Muon) else "learning_rate"
     return optimizers
 
 
-def _muon(group: Group, settings: OptimizerSettings, config: ModelConfig, dtype: torch.dtype) -> Muon:
-    def split(flat: Tensor) -> list[Tensor]:
-        return [piece for name, matrix in group.split(flat).items() for piece in torch.split(matrix, _rows(name, matrix, config))]
+def _muon(group: "Group | ShardedGroup", settings: OptimizerSettings, config: ModelConfig, dtype: torch.dtype) -> Muon:
+    def parts(name: str, matrix: Tensor) -> list[Tensor]:
+        return list(torch.split(matrix, _rows(name, matrix, config)))
 
-    rate, decay = settings.muon_learning_rate, settings.weight_decay
-    return Muon(group.master, split, lr=rate, momentum=settings.momentum, weight_decay=decay, dtype=dtype)
+    options = {"lr": settings.muon_learning_rate, "momentum": settings.momentum, "weight_decay": settings.weight_decay}
+    if isinstance(group, Group):
+        named = group.split
+        return Muon(group.master, lambda flat: [p for pair in named(flat).items() for p in parts(*pair)], **options, dtype=dtype)
+    from foretell.training.sharded import ShardedMuon  # seldom needed, long to import
+
+    return ShardedMuon(group, parts, **options, dtype=dtype)
 
 
 def _rows(name: str, matrix: Tensor, config: ModelConfig) -> list[int]:

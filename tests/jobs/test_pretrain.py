@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_runs import TRAINING, StopAt, quiet, recipe_of, weights
 
 from foretell.base.console import Terminal
 from foretell.base.errors import CheckpointError, DataError, ForetellError, Interrupted, ModelError, SettingError
-from foretell.base.files import digest
 from foretell.base.runs import RunFolder, read_lines
 from foretell.data.batches import TrainBatches
 from foretell.data.shards import ShardReader
@@ -21,46 +21,6 @@ from foretell.interop.huggingface import load_model
 from foretell.jobs.pretrain import pretrain
 from foretell.jobs.recipe import Recipe
 from foretell.training.checkpoint import checkpoints
-from foretell.training.state import StepReport, TrainState
-
-TRAINING = {
-    "steps": 24, "micro_batch": 24, "batch_tokens": 2048, "checkpoint_every": 4, "evaluate_every": 6, "sample_every": 8,
-    "log_every": 2, "threads": 1, "tensorboard": False, "precision": "fp32",
-}  # fmt: skip
-
-
-def recipe_of(shards: Path, **changes: Any) -> Recipe:
-    """Tiny, with everything on that a resume could miss: dropout, accumulation in unequal pieces, the end of an epoch."""
-    model = {"n_layer": 1, "d_model": 32, "n_head": 2, "context_length": 32, "dropout": 0.1}
-    sections = {
-        "data": {"shards": shards},
-        "model": model,
-        "training": TRAINING,
-        "schedule": {"warmup_steps": 3},
-        "evaluation": {"windows": 4},
-    }
-    for section, values in changes.items():
-        sections[section] = {**sections.get(section, {}), **values}
-    return Recipe.model_validate(sections)
-
-
-def quiet() -> Terminal:
-    return Terminal(quiet=True, stream=StringIO())
-
-
-class StopAt:
-    """Ends the run after a step, as a signal would."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def __call__(self, state: TrainState, report: StepReport) -> None:
-        if report.step == self.step:
-            state.progress.stop_reason = "interrupted"
-
-
-def weights(run: Path) -> str:
-    return digest(run / "model" / "model.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +91,7 @@ KILLED_RUN = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from test_pretrain import quiet, recipe_of
+from tiny_runs import quiet, recipe_of
 from foretell.jobs.pretrain import pretrain
 pretrain(recipe_of(Path({shards!r})), Path({run!r}), quiet(), resume={resume})
 """
@@ -143,7 +103,7 @@ def test_killed_at_any_moment_and_resumed_is_the_same(finished: Path, shards_fol
     moments, run = random.Random(seed), tmp_path / "run"
     for _ in range(3):
         script = KILLED_RUN.format(
-            tests=str(Path(__file__).parent), shards=str(shards_folder), run=str(run), resume=() if run.exists() else None
+            tests=str(Path(__file__).parents[1]), shards=str(shards_folder), run=str(run), resume=() if run.exists() else None
         )
         process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
         began_at = len(read_lines(run / "metrics.jsonl"))

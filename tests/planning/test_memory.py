@@ -1,6 +1,7 @@
 """The memory of a run grows with what makes it grow, and a run that will not fit is refused with a cure that helps."""
 
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,32 +10,48 @@ import torch
 from foretell.base.errors import CapacityError
 from foretell.models.build import build
 from foretell.models.config import ModelConfig
-from foretell.models.counts import parameter_count
+from foretell.models.counts import matrix_parameters, parameter_count
 from foretell.models.settings import ModelSettings, resolve
-from foretell.planning.memory import require_memory, training_memory
+from foretell.planning.memory import MemoryPlan, cure, plan_memory, require_memory, training_memory
 
 
 def config_of(n_layer: int = 4, context_length: int = 256, vocab_size: int = 2000) -> ModelConfig:
     return resolve(ModelSettings(n_layer=n_layer, d_model=128, context_length=context_length), vocab_size)[0]
 
 
-def total(config: ModelConfig, micro_batch: int = 8, precision: str = "fp32") -> int:
-    return training_memory(config, micro_batch=micro_batch, precision=precision).total
+def plan_of(config: ModelConfig | None = None, micro_batch: int = 8, precision: str = "fp32", **more: Any) -> MemoryPlan:
+    return training_memory(config or config_of(), micro_batch=micro_batch, precision=precision, **more)
 
 
 def test_more_of_anything_takes_more() -> None:
-    base = total(config_of())
-    assert total(config_of(), micro_batch=16) > base
-    assert total(config_of(n_layer=8)) > base
-    assert total(config_of(context_length=512)) > base
-    assert total(config_of(vocab_size=8000)) > base
+    base = plan_of().total
+    assert plan_of(micro_batch=16).total > base
+    assert plan_of(config_of(n_layer=8)).total > base
+    assert plan_of(config_of(context_length=512)).total > base
+    assert plan_of(config_of(vocab_size=8000)).total > base
 
 
-def test_bf16_halves_activations_and_keeps_fp32_masters() -> None:
-    fp32, bf16 = (training_memory(config_of(), micro_batch=8, precision=precision) for precision in ("fp32", "bf16"))
-    assert bf16.activations == fp32.activations / 2 and bf16.optimizer == fp32.optimizer and bf16.weights == 1.5 * fp32.weights
-    assert fp32.weights == 4 * parameter_count(config_of())
-    assert fp32.total == fp32.weights + fp32.gradients + fp32.optimizer + fp32.activations + fp32.logits
+def test_fp32_masters_gradients_and_two_moments_and_in_bf16_working_weights() -> None:
+    fp32, bf16, parameters = plan_of(), plan_of(precision="bf16"), parameter_count(config_of())
+    assert (fp32.weights, fp32.gradients, fp32.optimizer) == (4 * parameters, 4 * parameters, 8 * parameters)
+    assert (bf16.weights, bf16.optimizer) == (6 * parameters, 8 * parameters) and bf16.gradients >= fp32.gradients
+    assert fp32.total == sum(fp32.parts.values()) and "workload" not in fp32.parts
+
+
+def test_what_settings_change() -> None:
+    base, parameters = plan_of(), parameter_count(config_of())
+    assert plan_of(optimizer="muon").optimizer == base.optimizer - 4 * matrix_parameters(config_of())
+    assert plan_of(optimizer="sgd").optimizer == 4 * parameters
+    assert plan_of(ema=True).weights == base.weights + 4 * parameters
+    assert plan_of(staging=True).staging == 12 * parameters and base.staging == 0
+    assert plan_of(checkpoint_activations=True).activations < base.activations / 2
+    assert plan_of(kind="cuda", precision="bf16").activations < plan_of(precision="bf16").activations  # no scores are kept there
+
+
+def test_split_over_processes_each_holds_its_share_and_two_layers_whole() -> None:
+    whole, share = plan_of(kind="cuda"), plan_of(kind="cuda", shards=8)
+    assert share.weights == -(-parameter_count(config_of()) // 8) * 4 and share.optimizer < whole.optimizer / 7
+    assert share.activations > whole.activations and share.logits == whole.logits
 
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -48,36 +65,72 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.1])
-@pytest.mark.parametrize("kind", KINDS)
-def test_what_is_said_of_activations_is_near_what_autograd_keeps(kind: str, dropout: float) -> None:
-    settings = {"preset": kind, "context_length": 256, "dropout": dropout, **KINDS[kind]}
-    config, kept = resolve(ModelSettings.model_validate(settings), 2000)[0], dict[int, int]()
+def kept_by_autograd(config: ModelConfig, dtype: torch.dtype) -> int:
+    """Bytes that a forward pass over four windows keeps for the backward pass, weights left out."""
+    kept = dict[int, torch.Tensor]()
 
     def remember(tensor: torch.Tensor) -> torch.Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        kept[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 
-    model = build(config).train()
+    model = build(config).train().to(dtype)
     with torch.autograd.graph.saved_tensors_hooks(remember, lambda tensor: tensor):
         model(torch.zeros(4, config.context_length, dtype=torch.int64))
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    measured = sum(size for pointer, size in kept.items() if pointer not in weights)
-    assert 0.9 < training_memory(config, micro_batch=4, precision="fp32").activations / measured < 3.2
+    return sum(tensor.untyped_storage().nbytes() for pointer, tensor in kept.items() if pointer not in weights)
 
 
-@pytest.mark.parametrize("micro_batch", [64, 1])
-def test_a_run_that_will_not_fit_is_refused_with_a_setting_that_helps(micro_batch: int) -> None:
-    config = config_of()
-    plan = training_memory(config, micro_batch=micro_batch, precision="fp32")
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_said_of_activations_is_what_autograd_keeps(kind: str, precision: str, dropout: float) -> None:
+    settings = {"preset": kind, "context_length": 256, "dropout": dropout, **KINDS[kind]}
+    config = resolve(ModelSettings.model_validate(settings), 2000)[0]
+    kept = kept_by_autograd(config, torch.bfloat16 if precision == "bf16" else torch.float32)
+    said = plan_of(config, micro_batch=4, precision=precision).activations
+    assert 0.9 < said / kept < 1.15
+
+
+def setting(name: str, text: str) -> int:
+    found = re.search(rf"{name}=(\d+)", text)
+    assert found, text
+    return int(found[1])
+
+
+def test_a_run_that_will_not_fit_is_refused_with_the_micro_batch_that_fits() -> None:
+    plan = plan_of(micro_batch=64)
+    free = plan.total - plan.libraries - plan.activations // 2
     with pytest.raises(CapacityError, match=r"not enough memory: about .* needed, .* free") as caught:
-        require_memory(plan, plan.total - 1, config, micro_batch)
-    assert caught.value.exit_code == 3
-    setting = "training.micro_batch" if micro_batch > 1 else "model.n_layer"
-    found = re.search(rf"{setting}=(\d+) \(now (\d+)", caught.value.cure)
-    assert found and int(found[2]) == (micro_batch if micro_batch > 1 else 4) and int(found[1]) == int(found[2]) // 2
+        require_memory(plan, free, config_of(), 64)
+    assert caught.value.exit_code == 3 and "now 64" in caught.value.cure
+    fits = plan_of(micro_batch=setting("training.micro_batch", caught.value.cure))
+    assert fits.total - fits.libraries <= free
+
+
+def test_where_a_smaller_batch_does_not_help_layers_are_computed_twice() -> None:
+    plan = plan_of(micro_batch=1)
+    available = plan_of(micro_batch=1, checkpoint_activations=True).total + 1
+    assert cure(plan.workload, available) == "training.checkpoint_activations=true"
+    assert "training.micro_batch=1" in cure(plan_of(micro_batch=4).workload, available)
+
+
+def test_where_nothing_else_helps_a_smaller_model_is_named_that_fits() -> None:
+    plan = plan_of(config_of(n_layer=16), micro_batch=2, checkpoint_activations=True)
+    available = plan_of(config_of(n_layer=5), micro_batch=1, checkpoint_activations=True).total
+    n_layer = setting("model.n_layer", cure(plan.workload, available))
+    tried = replace(plan.workload, config=config_of(n_layer=n_layer), micro_batch=1)
+    assert n_layer < 16 and plan_memory(tried).total <= available
+    assert "model.d_model (now 128)" in cure(plan.workload, 1000)
+
+
+@pytest.mark.parametrize("kind", ["bert", "lstm"])
+def test_layers_are_computed_twice_in_decoders_only(kind: str) -> None:
+    config = resolve(ModelSettings.model_validate({"preset": kind, **KINDS[kind]}), 2000)[0]
+    plan = plan_of(config, micro_batch=4, checkpoint_activations=True)
+    assert plan.activations == plan_of(config, micro_batch=4).activations
+    assert "checkpoint_activations" not in cure(plan.workload, plan_of(config, micro_batch=1).total - 1)
 
 
 def test_a_run_that_fits_is_let_through() -> None:
-    plan = training_memory(config_of(), micro_batch=8, precision="fp32")
-    require_memory(plan, plan.total, config_of(), 8)
+    plan = plan_of()
+    require_memory(plan, plan.total - plan.libraries, config_of(), 8)  # the libraries are there already
