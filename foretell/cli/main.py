@@ -79,7 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         finally:
             sys.stdout.flush()  # here, where a closed pipe can still be met quietly
     except SystemExit as stop:  # argparse leaves with 0 after --help, rich with 1 when the reader of a pipe has gone
-        return CLOSED_PIPE if stop.code else 0
+        alone = os.environ.get("WORLD_SIZE", "1") == "1"  # of several processes one tells the error, the others leave with its code
+        return CLOSED_PIPE if stop.code and alone else int(stop.code or 0)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain while it exits
         return CLOSED_PIPE

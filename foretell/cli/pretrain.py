@@ -13,7 +13,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="settings, e.g. training.steps=500")
     parser.add_argument("--out", type=Path, metavar="RUN", help="the run's folder; default: a new one in runs/")
     parser.add_argument("--profile", action="store_true", help="say where the time of a step goes, after the first eight")
-    parser.add_argument("--resume", action="store_true", help="continue the run in RUN exactly where it stopped")
+    parser.add_argument(
+        "--resume", action="store_true", help="continue the run in RUN exactly where it stopped; begin it where there is none"
+    )
 
 
 def run(arguments: argparse.Namespace, terminal: Terminal) -> object:

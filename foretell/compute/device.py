@@ -11,7 +11,8 @@ import torch
 
 Precision = Literal["fp32", "bf16"]
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
-WIDE_ENOUGH = 96  # below this width bf16 gains nothing: the operations around the products dominate
+WIDE_ENOUGH = 64  # below this width bf16 gains nothing: the operations around the products dominate
+ONE_THREAD_FLOPS = 5e9  # a micro-batch of less work (0.8M parameters, 768 tokens) is as fast on one thread: the others only wait
 _MIN_GAIN = 1.3  # bf16 must multiply this much faster than fp32 before it is chosen
 
 
@@ -20,8 +21,18 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def set_threads(count: int | None) -> int:
-    """Use `count` threads (default: the processors this process may use, at most its physical cores); return how many."""
+def chosen_device(setting: Literal["auto", "cpu", "cuda"]) -> torch.device:
+    """The device that a recipe names."""
+    return default_device() if setting == "auto" else torch.device(setting)
+
+
+def set_threads(count: int | None, work_flops: float | None = None) -> int:
+    """Use `count` threads (default: the processors this process may use, at most its physical cores); return how many.
+
+    work_flops: of one micro-batch, forward and backward, where it is known: for a little work the default is one thread.
+    """
+    if count is None and work_flops is not None and work_flops < ONE_THREAD_FLOPS:
+        count = 1
     if count is None:
         usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         count = min(usable, torch.get_num_threads()) if usable > 2 else usable

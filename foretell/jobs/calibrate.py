@@ -5,12 +5,14 @@ import time
 import torch
 
 from foretell.base.files import cache_folder
+from foretell.compute.allocator import keep_memory
 from foretell.compute.compiling import compiled
-from foretell.compute.device import DTYPES, Precision, choose_precision, default_device, peak_bytes, set_threads
+from foretell.compute.device import DTYPES, Precision, choose_precision, chosen_device, peak_bytes, set_threads
 from foretell.data.batches import Batch
 from foretell.jobs.recipe import Recipe
 from foretell.models.build import build, initialise
 from foretell.models.config import ModelConfig
+from foretell.models.counts import flops_per_token
 from foretell.models.gpt import GPT
 from foretell.models.lstm import LSTM
 from foretell.planning.duration import Speed
@@ -20,16 +22,18 @@ from foretell.training.state import Progress, TrainState
 from foretell.training.step import train_step
 
 
-def place(recipe: Recipe, d_model: int) -> tuple[torch.device, int, Precision]:
+def place(recipe: Recipe, config: ModelConfig) -> tuple[torch.device, int, Precision]:
     """Device, threads and precision as a run of this recipe has them here."""
-    device = default_device() if recipe.training.device == "auto" else torch.device(recipe.training.device)
-    return device, set_threads(recipe.training.threads), choose_precision(recipe.training.precision, device, d_model)[0]
+    device, training = chosen_device(recipe.training.device), recipe.training
+    threads = set_threads(training.threads, flops_per_token(config) * training.micro_batch * config.context_length)
+    return device, threads, choose_precision(training.precision, device, config.d_model)[0]
 
 
 class Trial:
     """A model that takes real steps on random tokens, as a run of the recipe does."""
 
     def __init__(self, recipe: Recipe, config: ModelConfig, precision: Precision, device: torch.device) -> None:
+        keep_memory()
         self._recipe, model = recipe, build(config)
         initialise(model, seed=0)
         parameters = FlatParameters(model.to(device), DTYPES[precision], average=recipe.training.ema_decay is not None)
@@ -69,7 +73,7 @@ def measured_speed(recipe: Recipe, config: ModelConfig, rows: int, seconds: floa
 
     The second micro-batch tells forward and backward from what follows them, so any accumulation can be told.
     """
-    device, threads, precision = place(recipe, config.d_model)
+    device, threads, precision = place(recipe, config)
     trial, micro_batch = Trial(recipe, config, precision, device), min(rows, recipe.training.micro_batch)
     trial.seconds(micro_batch, 2)  # to warm up
     deadline, ones, twos = time.perf_counter() + seconds, list[float](), list[float]()

@@ -4,6 +4,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from foretell.base.console import Terminal
 from foretell.base.files import atomic_path, remove, seal, write_text
 from foretell.base.records import dump, read_json
@@ -16,19 +18,23 @@ from foretell.evaluation.report import write_report
 from foretell.interop.huggingface import load_model, save_model, write_provenance
 from foretell.jobs.feed import held_out_protocol, held_out_score
 from foretell.jobs.prepare import Prepared
-from foretell.training.checkpoint import averaged_weights, checkpoint_path
+from foretell.training.checkpoint import checkpoint_path, kept_weights
 
 
-def finish_run(prepared: Prepared, terminal: Terminal) -> dict[str, Any]:
-    """Write what a finished run leaves, score it on all held-out text, and return the results."""
+def whole(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors as they are when they are not spread over ranks. On all ranks."""
+    return {name: tensor.full_tensor().cpu() if hasattr(tensor, "full_tensor") else tensor for name, tensor in tensors.items()}
+
+
+def finish_run(prepared: Prepared, weights: dict[str, Tensor], terminal: Terminal) -> dict[str, Any]:
+    """Write what a finished run leaves, score it on all held-out text, and return the results. weights: after the last step."""
     run, progress, config = prepared.run, prepared.state.progress, prepared.state.model.config
     recipe = prepared.recipe.model_copy(update={"training": prepared.recipe.training.replace(steps=progress.steps)})
     write_text(run.recipe, dump_settings(recipe))  # with the steps as they came out, should an observer have moved the end
-    parameters = prepared.state.parameters
-    step, weights = progress.step, parameters.named_averages() or parameters.named_masters()
+    step = progress.step
     if recipe.training.patience is not None and progress.best_step not in (None, step):
         path = checkpoint_path(run.checkpoints, progress.best_step or step)
-        step, weights = progress.best_step or step, averaged_weights(path) or load_model(path).state_dict()  # digests verified
+        step, weights = progress.best_step or step, kept_weights(path, weights)
         terminal.say(f"the model of step {step}, with the best held-out loss, is kept")
     portable = recipe.model_copy(update={"data": recipe.data.replace(shards=None)})  # the same on every machine
     data, digest = _data_facts(prepared) | read_json(run.facts), hashlib.sha256(dump_settings(portable).encode()).hexdigest()

@@ -111,7 +111,7 @@ def _subject(name: str, overrides: Sequence[str], wishes: Wishes) -> Subject:
     if wishes.calibrate:
         from foretell.jobs.calibrate import place  # torch
 
-        precision = place(recipe, config.d_model)[2]
+        precision = place(recipe, config)[2]
     rows = -(-(recipe.training.batch_tokens or recipe.training.micro_batch * context) // context)
     assumed = () if tokens_of_text else (f"a vocabulary of {vocab_size:,} ← {reason}",)
     subject = Subject(recipe, config, hardware, precision, rows, tokens_of_text, assumed)

@@ -2,41 +2,52 @@
 
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Thread
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 
 from foretell.base.console import Terminal
 from foretell.base.errors import DataError, ModelError, SettingError
-from foretell.base.files import digest, write_text
+from foretell.base.files import digest, sweep_partial, write_text
 from foretell.base.runs import RunFolder
 from foretell.base.settings import changed_keys, dump_settings, load_settings
 from foretell.base.units import count, size
-from foretell.compute.device import DTYPES, Precision, available_bytes, choose_precision, default_device, set_threads
+from foretell.compute.allocator import keep_memory
+from foretell.compute.device import DTYPES, Precision, available_bytes, choose_precision, chosen_device, set_threads
+from foretell.compute.distributed import Ranks
 from foretell.data.shards import Manifest, ShardReader
 from foretell.interop.huggingface import load_config, load_model
 from foretell.jobs.feed import training_batches
 from foretell.jobs.recipe import Recipe
 from foretell.models.build import build, initialise
-from foretell.models.config import ModelConfig, described
-from foretell.models.counts import parameter_count
+from foretell.models.config import LSTMConfig, ModelConfig, TransformerConfig, described
+from foretell.models.counts import flops_per_token, parameter_count
+from foretell.models.gpt import GPT
+from foretell.models.network import Network
 from foretell.models.settings import ModelSettings, resolve
-from foretell.planning.memory import require_memory, training_memory
+from foretell.planning.hardware import free_bytes
+from foretell.planning.memory import MemoryPlan, plan_memory, require_memory, training_memory
 from foretell.tokenizers.config import Kind
 from foretell.tokenizers.tokenizer import Tokenizer
 from foretell.training.checkpoint import newest_checkpoint, read_state, restore
 from foretell.training.optimizers import make_optimizers
 from foretell.training.parameters import FlatParameters
+from foretell.training.schedules import batch_windows
 from foretell.training.state import Progress, StepReport, TrainState
+from foretell.training.trackers import require_trackers
+
+if TYPE_CHECKING:
+    from foretell.training.sharded import ShardedParameters
 
 Resume = Sequence[str] | None  # key=value changes with which to continue a run; absent: begin one
 FIXED = ("data.", "model.", "training.seed", "training.batch_tokens", "training.precision", "optimizer.name")
 HARMLESS = tuple(
     f"training.{name}" for name in ("log", "checkpoint_every", "keep", "sample", "tensorboard", "track", "async", "coll")
 )
+NO_RUN = "none"
 VERIFIED_AT_ONCE = 2**27  # bytes of shards: more are verified while the run has begun already
 
 
@@ -61,46 +72,53 @@ class Prepared:
             self.verification.result()
 
 
-def prepare(recipe: Recipe, path: Path, terminal: Terminal, resume: Resume) -> Prepared:
-    """Everything up to the first step. Raises ForetellError and leaves nothing behind."""
-    found, run, changed = None, None, set[str]()
-    if resume is not None:
-        found, run = newest_checkpoint(path / "checkpoints"), RunFolder.open(path)
+def prepare(recipe: Recipe, path: Path, terminal: Terminal, resume: Resume, ranks: Ranks | None = None) -> Prepared:
+    """Everything up to the first step, on every rank. Raises ForetellError and leaves nothing behind."""
+    ranks, found, run, changed, given = ranks or Ranks(), None, None, set[str](), dump_settings(recipe)
+    if resume is not None and (name := ranks.from_first("checkpoint", lambda: _newest(path))) != NO_RUN:
+        found, run = path / "checkpoints" / name if name else None, RunFolder(path)
         recipe, changed = _continued(run, resume, terminal)
         if found is None:
             terminal.warn("the run has no checkpoint yet: it begins again from its first step")
+    require_trackers(recipe.training.trackers)
+    keep_memory()
     shards = _open_shards(recipe)
     tokenizer = shards.tokenizer()
-    verification = _verified(shards)
-    device = default_device() if recipe.training.device == "auto" else torch.device(recipe.training.device)
-    threads = set_threads(recipe.training.threads)
+    verification = _verified(shards, ranks)
     begin = found or recipe.model.start_from
     config, notes = _resolve_model(recipe.model, begin, tokenizer)
-    precision, reason = choose_precision(recipe.training.precision, device, config.d_model)
-    notes.append(f"precision {precision} ← {reason}; {threads} threads on {device}")
+    _refuse_what_does_not_fit_together(recipe, config)
+    device = ranks.device if ranks.size > 1 else chosen_device(recipe.training.device)
+    work_flops = flops_per_token(config) * recipe.training.micro_batch * config.context_length
+    threads = set_threads(recipe.training.threads or ranks.threads, work_flops)
+    precision, reason = _precision(recipe, device, config, ranks)
+    notes.append(f"precision {precision} ← {reason}; {threads} {'thread' if threads == 1 else 'threads'} on {device}")
     batch_tokens = _batch_tokens(recipe, config.context_length)
     rows = batch_tokens // config.context_length
     training_batches(config, recipe.data, shards, tokenizer, seed=recipe.training.seed, rows=rows)  # refuses text that is too short
-    memory = training_memory(config, micro_batch=recipe.training.micro_batch, precision=precision)
-    require_memory(memory, available_bytes(device), config, recipe.training.micro_batch)
+    ranks.share(batch_windows(0, rows, recipe.schedule))  # refuses more ranks than windows
+    memory, spread = _memory(recipe, config, precision, device, ranks)
+    if ranks.size > 1:
+        held = "its share of the model (FSDP), which writes no samples" if spread else "the whole model (DDP)"
+        notes.append(f"{ranks.size} processes, each with {held}")
     training = {"precision": precision, "batch_tokens": batch_tokens, "threads": threads}
     recipe = _resolved(recipe, config, shards.manifest, tokenizer.kind, **training)
-    environment = {"threads": threads, "device": str(device), "torch": torch.__version__, "compile": recipe.training.compile}
-    environment["shards"] = digest(shards.path / "manifest.json")
-    state = _build_state(recipe, None if found else begin, config, device, precision)
+    environment = {"processes": ranks.size, "threads": threads, "device": device.type, "torch": torch.__version__}
+    environment |= {"compile": recipe.training.compile, "shards": digest(shards.path / "manifest.json")}
+    state = _build_state(recipe, None if found else begin, config, device, precision, ranks, spread)
     if found is not None:
-        for key, was in read_state(found)[1].items():
-            if key == "shards" and was != environment[key]:
-                raise DataError("these are not the shards that the run began with", where=str(shards.path), cure="restore them")
-            if was != environment.get(key):
-                terminal.warn(f"{key} was {was}, is {environment.get(key)} now: the run goes on, but not bit for bit")
+        _compare(read_state(found)[1], environment, shards, terminal)
         restore(found, state)
         if "training.steps" in changed:
             state.progress.steps = recipe.training.steps
         if "training.patience" in changed:  # the best step so far may have no checkpoint
             state.progress.best_step = state.progress.best_held_out_loss = None
-    run = run or RunFolder.create(path)
-    write_text(run.recipe, dump_settings(recipe))
+    ranks.barrier()  # the others have read the recipe that is written anew now
+    run = run or (RunFolder.create(path) if ranks.is_first else RunFolder(path))
+    if ranks.is_first:
+        write_text(run.recipe, dump_settings(recipe))
+        if not run.given.exists():
+            write_text(run.given, given)
     if not state.finished:
         shape = f"{described(config)}, {count(parameter_count(config))} parameters"
         steps, tokens = state.progress.steps, shards.train.tokens
@@ -108,6 +126,15 @@ def prepare(recipe: Recipe, path: Path, terminal: Terminal, resume: Resume) -> P
         notes += [f"model: {shape}; about {size(memory.total)} of memory", f"run: {path}, {work}"]
         terminal.say("\n".join(notes))
     return Prepared(recipe, run, shards, tokenizer, device, precision, batch_tokens, state, environment, verification)
+
+
+def _compare(old: dict[str, Any], now: dict[str, Any], shards: ShardReader, terminal: Terminal) -> None:
+    """Say what is not as it was when the checkpoint was written. Raises DataError for other shards."""
+    if old["shards"] != now["shards"]:
+        raise DataError("these are not the shards that the run began with", where=str(shards.path), cure="restore them")
+    for key, was in old.items():
+        if was != now.get(key):
+            terminal.warn(f"{key} was {was}, is {now.get(key)} now: the run goes on, but not bit for bit")
 
 
 def _open_shards(recipe: Recipe) -> ShardReader:
@@ -119,9 +146,68 @@ def _open_shards(recipe: Recipe) -> ShardReader:
     return ShardReader(folder)
 
 
-def _verified(shards: ShardReader) -> Future[None]:
-    """The comparison of the shards with their checksums: done, or for large ones under way. Raises DataError."""
+def _newest(path: Path) -> str:
+    """The name of the newest checkpoint, verified; empty where there is none, NO_RUN where there is no run either."""
+    if not RunFolder(path).recipe.exists():
+        sweep_partial(path)  # of a process that was killed while it began
+        return NO_RUN
+    found = newest_checkpoint(path / "checkpoints")
+    RunFolder.open(path)
+    return found.name if found else ""
+
+
+def _precision(recipe: Recipe, device: torch.device, config: ModelConfig, ranks: Ranks) -> tuple[Precision, str]:
+    """As set, or measured by the first rank for all."""
+    chosen = ranks.from_first("precision", lambda: "|".join(choose_precision(recipe.training.precision, device, config.d_model)))
+    precision, reason = chosen.split("|", 1)
+    return "bf16" if precision == "bf16" else "fp32", reason
+
+
+def _memory(
+    recipe: Recipe, config: ModelConfig, precision: Precision, device: torch.device, ranks: Ranks
+) -> tuple[MemoryPlan, bool]:
+    """What each process will need, and whether the model is spread over them: as set, or where one has no room for it whole.
+
+    Raises CapacityError when it will not fit, SettingError for what a spread model cannot be trained with.
+    """
+    training, cuda = recipe.training, device.type == "cuda"
+    room = available_bytes(device) if cuda else free_bytes() // ranks.local_size
+    whole = training_memory(
+        config,
+        micro_batch=training.micro_batch,
+        precision=precision,
+        optimizer=recipe.optimizer.name,
+        checkpoint_activations=training.checkpoint_activations,
+        ema=training.ema_decay is not None,
+        kind=device.type,
+    )
+    crowded = ranks.sums([whole.total - whole.libraries > room])[0] > 0
+    spread = ranks.size > 1 and (training.parallel == "fsdp" or (training.parallel == "auto" and crowded))
+    if spread and training.compile:
+        what = "this cannot be used for a model that is spread over processes (FSDP)"
+        raise SettingError(what, where="training.compile=true", cure="training.parallel=ddp, or leave it out")
+    memory = plan_memory(replace(whole.workload, shards=ranks.size)) if spread else whole
+    require_memory(memory, room, config, training.micro_batch)
+    return memory, spread
+
+
+def _refuse_what_does_not_fit_together(recipe: Recipe, config: ModelConfig) -> None:
+    decoder = isinstance(config, TransformerConfig) and config.causal
+    for key, wanted, able in (
+        ("data.document_mask", recipe.data.document_mask, decoder),
+        ("training.checkpoint_activations", recipe.training.checkpoint_activations, decoder),
+        ("schedule.batch_ramp_steps", recipe.schedule.batch_ramp_steps, not isinstance(config, LSTMConfig)),
+    ):
+        if wanted and not able:
+            raise SettingError(f"a {recipe.model.preset} cannot be trained with this", where=key, cure=f"leave {key} out")
+
+
+def _verified(shards: ShardReader, ranks: Ranks) -> Future[None]:
+    """The comparison of the shards with their checksums: done, or for large ones under way; by one rank. Raises DataError."""
     future: Future[None] = Future()
+    if not ranks.is_first:
+        future.set_result(None)
+        return future
     if sum(split.tokens for split in (shards.train, shards.held_out)) * shards.manifest.token_bytes <= VERIFIED_AT_ONCE:
         shards.verify()
         future.set_result(None)
@@ -169,21 +255,38 @@ def _resolved(recipe: Recipe, config: ModelConfig, text: Manifest, kind: str, **
     return recipe.model_copy(update={**sections, "training": recipe.training.replace(**training)})
 
 
-def _build_state(recipe: Recipe, begin: Path | None, config: ModelConfig, device: torch.device, precision: Precision) -> TrainState:
+def _build_state(
+    recipe: Recipe, begin: Path | None, config: ModelConfig, device: torch.device, precision: Precision, ranks: Ranks, spread: bool
+) -> TrainState:
     model = build(config)
     if begin is None:
         initialise(model, recipe.training.seed)
     else:
         model.load_state_dict(load_model(begin).state_dict())
+    if isinstance(model, GPT):
+        model.checkpoint_activations = recipe.training.checkpoint_activations
     model.to(device)
     torch.manual_seed(recipe.training.seed)  # dropout
-    parameters = FlatParameters(model, DTYPES[precision], average=recipe.training.ema_decay is not None)
+    average, dtype = recipe.training.ema_decay is not None, DTYPES[precision]
+    parameters = _spread(model, dtype, ranks, average, recipe) if spread else FlatParameters(model, dtype, average)
     optimizers = make_optimizers(parameters, recipe.optimizer, config)
-    return TrainState(model, parameters, optimizers, Progress(steps=recipe.training.steps))
+    return TrainState(model, parameters, optimizers, Progress(steps=recipe.training.steps), ranks=ranks)
+
+
+def _spread(model: Network, dtype: torch.dtype, ranks: Ranks, average: bool, recipe: Recipe) -> "ShardedParameters":
+    from foretell.training.sharded import ShardedParameters  # seldom needed, long to import
+
+    return ShardedParameters(model, dtype, ranks, average, offload=recipe.training.cpu_offload)
 
 
 def _continued(run: RunFolder, overrides: Sequence[str], terminal: Terminal) -> tuple[Recipe, set[str]]:
-    """The run's own recipe with `key=value` changes, and the changed keys. Raises SettingError for what may not change."""
+    """The run's own recipe with `key=value` changes, and the changed keys. Raises SettingError for what may not change.
+
+    What the run was already given when it began is no change, though it was resolved since: the same command continues it.
+    """
+    begun = run.given if run.given.exists() else run.recipe
+    asked = changed_keys(load_settings(Recipe, begun), load_settings(Recipe, begun, overrides))
+    overrides = [override for override in overrides if override.partition("=")[0].strip() in asked]
     saved, after = load_settings(Recipe, run.recipe), load_settings(Recipe, run.recipe, overrides)
     changes = changed_keys(saved, after)
     for key, (was, now) in changes.items():

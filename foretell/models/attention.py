@@ -3,15 +3,19 @@
 B batch, T new tokens, S tokens attended to (S ≥ T), H query heads, G KV heads, R = H/G queries per KV head, K d_head.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foretell.models.cache import KVCache
 from foretell.models.config import TransformerConfig
-from foretell.models.layers import make_norm, rotate
+from foretell.models.functions import by_hand, rotate
+from foretell.models.layers import make_norm
 
-EXPLICIT_UP_TO = 512  # on a CPU in bf16, matmul-softmax-matmul is 1.7x faster than the fused kernel up to about here
+EXPLICIT_UP_TO = 512  # on a CPU in bf16, matmul-softmax-matmul takes 0.4x the fused kernel's time; beyond, weights take much memory
+BLOCK = 128  # queries that are compared at once with all keys up to the last of them: what lies ahead is not computed
 
 
 class Attention(nn.Module):
@@ -54,6 +58,9 @@ def attend(
     time, source = q_BHTK.shape[2], k_BGSK.shape[2]
     small = q_BHTK.dtype == torch.bfloat16 and source <= EXPLICIT_UP_TO
     explicit = q_BHTK.device.type == "cpu" and (small or bool(dropout))
+    if explicit and time == source > 1 and not dropout and by_hand():
+        blocks: Tensor = _Blocks.apply(q_BHTK, k_BGSK, v_BGSK, mask, causal, scale)  # type: ignore[no-untyped-call]
+        return blocks
     if mask is None and causal and time > 1 and (explicit or time < source):
         mask = causal_mask(time, source - time, q_BHTK.dtype, q_BHTK.device)
     if explicit:
@@ -108,3 +115,64 @@ def _attend_explicitly(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, mask: Ten
     weights = F.dropout((scores if mask is None else scores + mask).softmax(dim=-1), dropout)
     mixed = weights.view(batch * n_kv_head, -1, source) @ v_BGSK.reshape(batch * n_kv_head, source, width)
     return mixed.view(batch, n_head, time, width)
+
+
+class _Blocks(torch.autograd.Function):
+    """Attention of T queries to T keys, by blocks of queries; keeps the weights that it computed and nothing twice as large.
+
+    N = B·H. mask: none, (T, T) or (B, 1, T, T); with causal it hides what lies ahead, or is none.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, mask: Tensor | None, causal: bool, scale: float
+    ) -> Tensor:
+        batch, n_head, time, width = q_BHTK.shape
+        repeats = n_head // k_BGTK.shape[1]
+        q_NTK = (q_BHTK * scale).reshape(-1, time, width)
+        k_NTK, v_NTK = (_repeated(x_BGTK, repeats).reshape(-1, time, width) for x_BGTK in (k_BGTK, v_BGTK))
+        mixed_NTK, kept = torch.empty_like(q_NTK), list[Tensor]()
+        for rows, seen in _blocks(time, causal):
+            scores_NTS = q_NTK[:, rows] @ k_NTK[:, :seen].transpose(1, 2)
+            if mask is not None:
+                scores_NTS.view(batch, n_head, -1, seen).add_(mask[..., rows, :seen])
+            elif causal:
+                scores_NTS[:, :, rows.start :].add_(causal_mask(seen - rows.start, 0, q_NTK.dtype, q_NTK.device))
+            weights_NTS = scores_NTS.softmax(dim=-1)
+            torch.bmm(weights_NTS, v_NTK[:, :seen], out=mixed_NTK[:, rows])
+            kept.append(weights_NTS)
+        ctx.save_for_backward(q_NTK, k_NTK, v_NTK, *kept)
+        ctx.causal, ctx.scale, ctx.repeats, ctx.shape = causal, scale, repeats, q_BHTK.shape
+        return mixed_NTK.view(q_BHTK.shape)
+
+    @staticmethod
+    def backward(ctx: Any, grad_BHTK: Tensor) -> tuple[Tensor | None, ...]:
+        q_NTK, k_NTK, v_NTK, *kept = ctx.saved_tensors
+        grad_NTK, grad_q_NTK = grad_BHTK.reshape(q_NTK.shape), torch.empty_like(q_NTK)
+        for (rows, seen), weights_NTS in reversed(list(zip(_blocks(q_NTK.shape[1], ctx.causal), kept, strict=True))):
+            grad_weights_NTS = grad_NTK[:, rows] @ v_NTK[:, :seen].transpose(1, 2)
+            grad_scores_NTS = torch._softmax_backward_data(grad_weights_NTS, weights_NTS, -1, weights_NTS.dtype)
+            torch.bmm(grad_scores_NTS, k_NTK[:, :seen], out=grad_q_NTK[:, rows])
+            to_keys, to_values = (grad_scores_NTS.transpose(1, 2), q_NTK[:, rows]), (weights_NTS.transpose(1, 2), grad_NTK[:, rows])
+            if weights_NTS is kept[-1]:  # the last block of queries sees all keys
+                grad_k_NTK, grad_v_NTK = torch.bmm(*to_keys), torch.bmm(*to_values)
+            else:
+                grad_k_NTK[:, :seen].baddbmm_(*to_keys)
+                grad_v_NTK[:, :seen].baddbmm_(*to_values)
+        batch, n_head, time, width = ctx.shape
+        shape_BGRTK = (batch, n_head // ctx.repeats, ctx.repeats, time, width)
+        grads = (grad_NTK.view(shape_BGRTK) for grad_NTK in (grad_k_NTK, grad_v_NTK))
+        grad_k_BGTK, grad_v_BGTK = (grad.sum(2) if ctx.repeats > 1 else grad.squeeze(2) for grad in grads)
+        return grad_q_NTK.mul_(ctx.scale).view(ctx.shape), grad_k_BGTK, grad_v_BGTK, None, None, None
+
+
+def _blocks(time: int, causal: bool) -> list[tuple[slice, int]]:
+    """Blocks of queries, and how many keys each of them sees."""
+    if not causal:
+        return [(slice(0, time), time)]
+    return [(slice(start, min(start + BLOCK, time)), min(start + BLOCK, time)) for start in range(0, time, BLOCK)]
+
+
+def _repeated(x_BGTK: Tensor, times: int) -> Tensor:
+    """Every KV head as often as there are queries to it."""
+    return x_BGTK if times == 1 else x_BGTK.repeat_interleave(times, dim=1)

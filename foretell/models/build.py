@@ -43,7 +43,8 @@ def initialise(network: Network, seed: int) -> None:
     GPT-1, BERT: N(0, 0.02) (Radford et al. 2018; Devlin et al. 2018, there cut off at two deviations), biases 0.
     GPT-2, GPT-3: the same, positions N(0, 0.01), projections into the residual stream divided by √(2L) (Radford et al. 2019).
     RMSNorm layouts: N(0, 1/√D) for matrices; projections into the residual stream start at 0, so that every block starts as
-    the identity (Zhang et al. 2019, Fixup); N(0, 0.02) for embeddings.
+    the identity (Zhang et al. 2019, Fixup); N(0, 0.02) for embeddings, N(0, 0.3) where the head has a matrix of its own: a
+    token's vector is not drowned at once by what the blocks add to it (docs/recipe-choices.md).
     LSTM: N(0, 1/√U) for matrices, N(0, 0.02) for embeddings, forget gates open by 1 (Jozefowicz et al. 2015).
     """
     generator, config = torch.Generator().manual_seed(seed), network.config
@@ -70,6 +71,8 @@ def _deviation(name: str, config: ModelConfig) -> float:
     residual = name.endswith((".out.weight", ".down.weight"))
     if config.norm == "rmsnorm" and "embedding" not in name and not name.startswith("head"):
         return 0.0 if residual else config.d_model**-0.5
+    if config.norm == "rmsnorm" and not config.tied and name.startswith("token_embedding"):
+        return 0.3
     if config.norm_position == "post" or config.norm == "rmsnorm":
         return 0.02
     if name.startswith("position_embedding"):

@@ -11,10 +11,12 @@ B batch, T time, S tokens seen, D d_model, V vocabulary.
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from foretell.models.attention import Attention, attention_mask
 from foretell.models.cache import Cache, KVCache
 from foretell.models.config import TransformerConfig
+from foretell.models.functions import look_up
 from foretell.models.layers import make_embedding, make_mlp, make_norm, rotation_table
 from foretell.models.network import LanguageModel
 
@@ -58,6 +60,8 @@ class GPT(LanguageModel):
         if config.tied:
             self.head.weight = self.token_embedding.weight
         self.register_buffer("rotation_2TK", torch.empty(2, 0, config.d_head, device="cpu"), persistent=False)
+        self.checkpoint_activations = False
+        """In training, keep each block's input alone and compute the block again in the backward pass (Chen et al. 2016)."""
         self._dropped_VD: Tensor | None = None  # faithful: this step's embedding matrix, for the head
 
     @property
@@ -94,7 +98,9 @@ class GPT(LanguageModel):
         dense = attention_mask(self.config, time, past, x_BTD, *seen)
         banded = attention_mask(self.config, time, past, x_BTD, *seen, window) if window else None
         for layer, block in enumerate(self.blocks):
-            x_BTD = block(x_BTD, rotation_2TK, banded if layer in self.config.windowed_layers else dense, kv)
+            inputs = (x_BTD, rotation_2TK, banded if layer in self.config.windowed_layers else dense, kv)
+            again = self.checkpoint_activations and self.training and kv is None
+            x_BTD = checkpoint(block, *inputs, use_reentrant=False) if again else block(*inputs)
         out: Tensor = self.final_norm(x_BTD)
         return out
 
@@ -105,7 +111,7 @@ class GPT(LanguageModel):
         if self.config.faithful and dropout:  # on the matrices, once a step: the same entries are gone from input and head
             tokens_VD = self._dropped_VD = F.dropout(tokens_VD, dropout)
             places_TD = None if places_TD is None else F.dropout(places_TD, dropout)
-        x_BTD = F.embedding(tokens_BT, tokens_VD)
+        x_BTD = look_up(tokens_BT, tokens_VD)
         if places_TD is not None:
             x_BTD = x_BTD + places_TD[positions]
         return x_BTD if self.config.faithful else F.dropout(x_BTD, dropout)

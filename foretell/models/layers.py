@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foretell.models.config import TransformerConfig
+from foretell.models.functions import root_norm
 
 
 def make_embedding(rows: int, width: int) -> nn.Embedding:
@@ -17,8 +18,16 @@ def make_embedding(rows: int, width: int) -> nn.Embedding:
 
 def make_norm(config: TransformerConfig, width: int | None = None) -> nn.Module:
     """LayerNorm (Ba et al. 2016) or RMSNorm (Zhang & Sennrich 2019), as the config says."""
-    kind: type[nn.Module] = nn.LayerNorm if config.norm == "layernorm" else nn.RMSNorm
+    kind: type[nn.Module] = nn.LayerNorm if config.norm == "layernorm" else RMSNorm
     return kind(width or config.d_model, eps=config.norm_eps)
+
+
+class RMSNorm(nn.RMSNorm):
+    """x ⊙ gain / root-mean-square of x."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert self.eps is not None  # noqa: S101
+        return root_norm(x, self.weight, self.eps)
 
 
 def make_mlp(config: TransformerConfig) -> "MLP | SwiGLU":
@@ -102,10 +111,3 @@ def rotary_frequencies(config: TransformerConfig) -> tuple[Tensor, float]:
     stretched_K2 = ((index_K2 - first) / max(last - first, 0.001)).clamp(0, 1)
     size = scaling.attention_factor or (0.1 * math.log(scaling.factor) + 1.0 if scaling.factor > 1 else 1.0)
     return slow_K2 * stretched_K2 + frequency_K2 * (1 - stretched_K2), size
-
-
-def rotate(x_BTHK: Tensor, rotation_2TK: Tensor) -> Tensor:
-    """Turn each pair of a head's coordinates by its position's angle, given as cos and sin: (2, T, K) or (2, B, T, K)."""
-    cos_T1K, sin_T1K = rotation_2TK.unsqueeze(-2).unbind()
-    first, second = x_BTHK.chunk(2, dim=-1)
-    return x_BTHK * cos_T1K + torch.cat((-second, first), dim=-1) * sin_T1K

@@ -15,7 +15,7 @@ LOGITS_AT_ONCE = {"cpu": 2**25, "cuda": 2**27}  # as in training/loss.py
 # activations and logits. Measured on a CPU (benchmarks/plan.py), guessed on a GPU.
 LIBRARIES, SLACK = {"cpu": 310 * 2**20, "cuda": 600 * 2**20}, {"cpu": 0.25, "cuda": 0.1}
 WEIGHT_BYTES = {"fp32": 4, "bf16": 6}  # fp32 masters; in bf16 also what the model computes with
-GRADIENT_BYTES = {"fp32": 4, "bf16": 6}  # fp32 sums; in bf16 also what autograd writes
+GRADIENT_BYTES = {"fp32": 4, "bf16": 4}  # fp32 sums, whatever the model computes in
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,10 @@ step-00000500/  config.json, model.safetensors (fp32 masters), tokenizer…   op
                 optimizer.safetensors   moments and averaged weights by name (exp_avg.NAME, …), updates done, random state
                 training_state.json     counters, schedule's end, threads, versions
                 digests.json            verified when read
+                shards/                 of a model that is spread over ranks: its weights and moments, instead of the above
 """
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ from torch import Tensor
 from foretell.base.errors import CheckpointError
 from foretell.base.files import SEAL, atomic_path, damaged_files, remove, seal
 from foretell.base.records import dump, read_json
-from foretell.interop.huggingface import load_any, save_model
+from foretell.compute.distributed import Ranks
+from foretell.interop.huggingface import load_any, load_model, save_model
 from foretell.models.cache import LSTMState
+from foretell.models.network import Network
 from foretell.tokenizers.tokenizer import Tokenizer
 from foretell.training.state import Progress, TrainState
 
-OPTIMIZER, STATE, VERSION = "optimizer.safetensors", "training_state.json", 2
+OPTIMIZER, STATE, SHARDS, VERSION = "optimizer.safetensors", "training_state.json", "shards", 2
 AVERAGE, MOMENTS = "average.", ("exp_avg.", "exp_avg_sq.", "momentum_buffer.")
 
 
@@ -31,31 +34,49 @@ def checkpoint_path(folder: Path, step: int) -> Path:
     return folder / f"step-{step:08d}"
 
 
-def save_checkpoint(
-    folder: Path, state: TrainState, tokenizer: Tokenizer, environment: dict[str, Any], keep: int, due: bool = True
-) -> Path:
-    """Write the state's checkpoint atomically, then drop all but the newest `keep`, the best and the last good one.
+@dataclass(frozen=True)
+class Snapshot:
+    """A state at a moment, ready to be written. model: its config counts. small: what is no parameter's (random state, memory)."""
 
-    due: it is written at this step whatever happens, not because the run was interrupted.
-    """
-    progress = state.progress
-    if due and not progress.strikes:
-        progress.good_step = progress.step
-    path = checkpoint_path(folder, progress.step)
-    if not path.exists():
-        with atomic_path(path) as partial:
-            partial.mkdir()
-            save_model(partial, state.model, tokenizer, state.parameters.named_masters())
-            save_file(_optimizer_tensors(state), partial / OPTIMIZER)
-            lasting = progress.stop_reason if progress.stop_reason != "interrupted" else None  # a resumed run goes on
-            values = {"version": VERSION, "progress": asdict(progress) | {"stop_reason": lasting}, "environment": environment}
-            (partial / STATE).write_text(dump(values, indent=1))
-            seal(partial)
+    model: Network
+    weights: dict[str, Tensor]
+    moments: dict[str, Tensor]
+    small: dict[str, Tensor]
+    progress: Progress
+
+
+def snapshot(state: TrainState) -> Snapshot:
+    """What a checkpoint of this state holds; weights and moments are views. On all ranks."""
+    parameters, progress = state.parameters, replace(state.progress)
+    if progress.stop_reason == "interrupted":
+        progress.stop_reason = None  # a resumed run goes on
+    moments = {AVERAGE + name: tensor for name, tensor in parameters.named_averages().items()}
+    moments |= parameters.named_moments(state.optimizers)
+    return Snapshot(state.model, parameters.named_masters(), moments, _small_tensors(state), progress)
+
+
+def write_checkpoint(path: Path, taken: Snapshot, tokenizer: Tokenizer, environment: dict[str, Any]) -> None:
+    """Write a checkpoint atomically."""
+    with atomic_path(path) as partial:
+        partial.mkdir()
+        save_model(partial, taken.model, tokenizer, taken.weights)
+        write_rest(partial, taken, environment)
+        seal(partial)
+
+
+def write_rest(folder: Path, taken: Snapshot, environment: dict[str, Any]) -> None:
+    """All of a checkpoint but the model."""
+    save_file({name: tensor.cpu() for name, tensor in (taken.moments | taken.small).items()}, folder / OPTIMIZER)
+    values = {"version": VERSION, "progress": asdict(taken.progress), "environment": environment}
+    (folder / STATE).write_text(dump(values, indent=1))
+
+
+def prune(folder: Path, keep: int, progress: Progress) -> None:
+    """Drop all checkpoints but the newest `keep`, the best and the last good one."""
     needed = {checkpoint_path(folder, step) for step in (progress.best_step, progress.good_step) if step is not None}
     for old in checkpoints(folder)[:-keep]:
         if old not in needed:
             remove(old)
-    return path
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -87,36 +108,62 @@ def read_state(path: Path) -> tuple[Progress, dict[str, Any]]:
 
 
 def restore(path: Path, state: TrainState) -> None:
-    """Put a verified checkpoint into a state: weights, averages, moments, random state, counters."""
+    """Put a verified checkpoint into a state, at any number of ranks: weights, averages, moments, random state, counters."""
     vars(state.progress).update(vars(read_state(path)[0]))  # in place: others hold it
     tensors = load_file(path / OPTIMIZER)
+    if (path / SHARDS).is_dir():
+        from foretell.training.sharded import read_shards
+
+        tensors |= (weights := read_shards(path / SHARDS, state.parameters.named_masters()))
+    else:
+        weights = load_any(path).state_dict()
     averages = {name.removeprefix(AVERAGE): tensor for name, tensor in tensors.items() if name.startswith(AVERAGE)}
-    state.parameters.load(load_any(path).state_dict(), averages)
+    state.parameters.load(weights, averages)
     moments = {name: tensor for name, tensor in tensors.items() if name.startswith(MOMENTS)}
     state.parameters.load_moments(moments, tensors["updates"], state.optimizers)
     state.memory = None
     if "memory" in tensors:
         device = state.model.head.weight.device
         hidden_LBU, cell_LBU = tensors["memory"].to(device).unbind()
-        state.memory = LSTMState(hidden_LBU, cell_LBU)
+        own = state.ranks.share(hidden_LBU.shape[1])
+        state.memory = LSTMState(hidden_LBU, cell_LBU).rows(own.start, len(own))
     torch.set_rng_state(tensors["random_state"])
     if torch.cuda.is_available() and "cuda_random_state" in tensors:
         torch.cuda.set_rng_state(tensors["cuda_random_state"])
 
 
-def averaged_weights(path: Path) -> dict[str, Tensor]:
-    """The averaged weights of a checkpoint; empty where the run keeps none."""
-    tensors = load_file(path / OPTIMIZER)
-    return {name.removeprefix(AVERAGE): tensor for name, tensor in tensors.items() if name.startswith(AVERAGE)}
+def kept_weights(path: Path, like: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A checkpoint's whole weights, of which a finished model is made: the averages, where the run keeps any. Verified.
+
+    like: tensors of the model's names and shapes.
+    """
+    if (path / SHARDS).is_dir():
+        from foretell.training.sharded import read_shards
+
+        if damaged := damaged_files(path):
+            raise CheckpointError(f"the checkpoint is damaged: {damaged[0]}", where=str(path), cure="restore it from a copy")
+        tensors = read_shards(path / SHARDS, {name: torch.empty(tensor.shape) for name, tensor in like.items()})
+        weights = {name: tensor for name, tensor in tensors.items() if name in like}
+    else:
+        weights, tensors = load_model(path).state_dict(), load_file(path / OPTIMIZER)
+    return {name.removeprefix(AVERAGE): tensor for name, tensor in tensors.items() if name.startswith(AVERAGE)} or weights
 
 
-def _optimizer_tensors(state: TrainState) -> dict[str, Tensor]:
+def _small_tensors(state: TrainState) -> dict[str, Tensor]:
     updates = [values["step"] for optimizer in state.optimizers for values in optimizer.state.values() if "step" in values]
     tensors = {"random_state": torch.get_rng_state(), "updates": updates[0].cpu() if updates else torch.zeros(())}
-    tensors |= {AVERAGE + name: tensor.cpu() for name, tensor in state.parameters.named_averages().items()}
-    tensors |= {name: tensor.cpu() for name, tensor in state.parameters.named_moments(state.optimizers).items()}
     if state.memory is not None:
-        tensors["memory"] = torch.stack([state.memory.hidden_LBU, state.memory.cell_LBU]).cpu()
+        tensors["memory"] = _whole_memory(state.memory, state.ranks)
     if torch.cuda.is_available():
         tensors["cuda_random_state"] = torch.cuda.get_rng_state()
     return tensors
+
+
+def _whole_memory(memory: LSTMState, ranks: Ranks) -> Tensor:
+    """(2, L, B, U): the rows of all ranks."""
+    own = torch.stack([memory.hidden_LBU, memory.cell_LBU])
+    rows = round(ranks.sums([own.shape[2]])[0])
+    mine, whole = ranks.share(rows), own.new_zeros(2, own.shape[1], rows, own.shape[3])
+    whole[:, :, mine.start : mine.stop] = own
+    ranks.all_reduce(whole)
+    return whole.cpu()

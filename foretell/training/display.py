@@ -12,9 +12,8 @@ from foretell.training.state import Progress
 class Display:
     """Turns metrics records into lines."""
 
-    def __init__(self, terminal: Terminal, progress: Progress, *flops: float) -> None:
+    def __init__(self, terminal: Terminal, progress: Progress) -> None:
         self._terminal, self._progress = terminal, progress
-        self._share = flops[0] / flops[1] if flops else 0.0  # goes when jobs/pretrain.py tells WriteMetrics
         self._first_step, self._started_at_seconds = progress.step, time.monotonic()
         self._said_at_seconds, self._held_out = float("-inf"), ""
         self._live: Any = None
@@ -53,6 +52,6 @@ class Display:
         seconds_left = (steps - step) * (time.monotonic() - self._started_at_seconds) / max(1, step - self._first_step)
         loss = "not a number" if record["loss"] is None else f"{record['loss']:.3f}"
         done = f"step {step:,}/{steps:,}  {100 * step / steps:.0f} %  loss {loss}{self._held_out}"
-        share = record.get("share_of_peak", rate * self._share)
-        speed = f"{count(rate)} tok/s" + (f"  {100 * share:.0f} % of peak" if share else "")
+        share = f"  {100 * record['share_of_peak']:.0f} % of peak" if "share_of_peak" in record else ""
+        speed = f"{count(rate)} tok/s{share}"
         return f"{done}  {speed}  {size(used_bytes())}  left {duration(seconds_left)}"

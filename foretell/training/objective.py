@@ -22,16 +22,18 @@ DEFAULTS = TrainingSettings()
 
 
 class Totals(NamedTuple):
-    """Of a whole batch: the weight of its targets, the sequences with a next-sentence label."""
+    """Of a whole batch: the weight of its targets, the sequences with a next-sentence label, its tokens."""
 
     weight: float
     sequences: int
+    tokens: int
 
     @classmethod
     def of(cls, batches: Sequence[Batch]) -> "Totals":
         """The sums over the pieces of a batch."""
         labelled = sum(len(batch.tokens_BT) for batch in batches if batch.next_B is not None)
-        return cls(sum(float(batch.weight_BT.sum()) for batch in batches), labelled)
+        tokens = sum(batch.tokens_BT.numel() for batch in batches)
+        return cls(sum(float(batch.weight_BT.sum()) for batch in batches), labelled, tokens)
 
 
 def objective(
@@ -54,17 +56,18 @@ def objective(
         hidden_BTD = forward(batch.tokens_BT, None, None, batch.documents_BT)
     else:
         hidden_BTD = forward(batch.tokens_BT) if memory is None else forward(batch.tokens_BT, memory)
-    return cross_entropy_sum(hidden_BTD, model.head_matrix, batch.targets_BT, batch.weight_BT, **terms) / totals.weight
+    batch = batch.to(hidden_BTD.device)  # where the weights rest on the host, layers are computed elsewhere
+    return cross_entropy_sum(hidden_BTD, model.head_matrix, batch.targets_BT, batch.weight_BT / totals.weight, **terms)
 
 
 def _masked(model: BERT, batch: Batch, totals: Totals, terms: dict[str, float], forward: Forward) -> Tensor:
     """Devlin et al. 2018, section 3.1: the mean over hidden tokens plus the mean over sentence pairs."""
     hidden_BTD = forward(batch.tokens_BT, batch.segments_BT, batch.keep_BT)
+    batch = batch.to(hidden_BTD.device)
     chosen_BT = batch.weight_BT > 0
     transformed_ND = model.transformed(hidden_BTD[chosen_BT])[None]
-    targets, weight = batch.targets_BT[chosen_BT][None], batch.weight_BT[chosen_BT][None]
-    summed = cross_entropy_sum(transformed_ND, model.head_matrix, targets, weight, model.head.bias, **terms)
-    loss = summed / max(totals.weight, 1.0)
+    targets, weight = batch.targets_BT[chosen_BT][None], batch.weight_BT[chosen_BT][None] / max(totals.weight, 1.0)
+    loss = cross_entropy_sum(transformed_ND, model.head_matrix, targets, weight, model.head.bias, **terms)
     if batch.next_B is not None and model.next_sentence is not None:
         pairs = F.cross_entropy(model.next_sentence_logits(hidden_BTD), batch.next_B, reduction="sum")
         loss = loss + pairs / totals.sequences

@@ -9,7 +9,6 @@ from typing import Any
 from foretell.base.runs import append_record
 from foretell.compute.device import peak_bytes
 from foretell.models.network import Network
-from foretell.training import trackers
 from foretell.training.state import StepReport, TrainState
 
 Reader = Callable[[dict[str, Any]], None]
@@ -56,7 +55,7 @@ class WriteMetrics:
         self._tokens, self._seconds = self._tokens + report.step_tokens, self._seconds + report.seconds
         passed_seconds = time.perf_counter() - self._clock_seconds  # evaluations, samples and checkpoints included
         state.progress.elapsed_seconds, self._clock_seconds = state.progress.elapsed_seconds + passed_seconds, time.perf_counter()
-        found = {name: value for name in WHERE_FOUND if (value := getattr(report, name, None)) not in (None, {})}
+        found = {name: value for name in WHERE_FOUND if (value := getattr(report, name)) not in (None, {})}
         if not (due(report.step, self._every, state) or report.step == 1 or found.keys() & ALWAYS):
             return
         state.progress.peak_bytes = max(state.progress.peak_bytes, peak_bytes())
@@ -78,16 +77,6 @@ def finite(record: dict[str, Any]) -> dict[str, Any]:
         return None if isinstance(value, float) and not math.isfinite(value) else value
 
     return {name: finite(value) if isinstance(value, dict) else kept(value) for name, value in record.items()}
-
-
-class TensorBoard(trackers.TensorBoard):
-    """The present reader of jobs/pretrain.py; goes when that uses make_trackers."""
-
-    def __init__(self, folder: Path, purge_step: int) -> None:
-        super().__init__(folder, purge_step)
-        self.start(folder.parent.name, {})
-
-    __call__, close = trackers.TensorBoard.log, trackers.TensorBoard.finish
 
 
 class Now:

@@ -1,8 +1,8 @@
 """All parameters in a few flat buffers, one for each role: layers' matrices, tables (embeddings, head), vectors (gains, biases).
 
 The model's parameters are views into a working buffer; the optimizer sees three long vectors. So clipping, casting,
-accumulating and updating are one operation each, whatever the number of tensors. In bf16 the optimizer works on fp32
-masters and sums gradients in fp32; in fp32 the master *is* the working buffer.
+and updating are one operation each, whatever the number of tensors. In bf16 the optimizer works on fp32 masters, and autograd
+adds gradients to fp32 sums (grad_dtype); in fp32 the master *is* the working buffer.
 """
 
 from collections.abc import Iterator
@@ -12,6 +12,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+
+from foretell.compute.distributed import Ranks
+from foretell.training.updates import Optimizer
 
 Role = Literal["matrices", "tables", "vectors"]
 ROLES: tuple[Role, ...] = ("matrices", "tables", "vectors")
@@ -26,15 +29,19 @@ def role_of(name: str, parameter: Tensor) -> Role:
 
 @dataclass
 class Group:
-    """master, gradient, average: fp32. working and its gradient: in the compute dtype; the named parameters are views of them."""
+    """master, gradient, average: fp32. working: in the compute dtype. The named parameters are views of it, their gradients fp32."""
 
     role: Role
     named: dict[str, nn.Parameter]
     master: Tensor
     gradient: Tensor
     working: Tensor
-    working_gradient: Tensor
     average: Tensor | None = None
+
+    @property
+    def masters(self) -> list[Tensor]:
+        """What the optimizer updates."""
+        return [self.master]
 
     def split(self, flat: Tensor) -> dict[str, Tensor]:
         """A flat vector of this group as views under the parameters' names."""
@@ -58,12 +65,13 @@ class FlatParameters:
         for group in self.groups if average else ():
             group.average = group.master.clone()
 
-    def accumulate(self) -> None:
-        """Add the gradients of one backward pass to the fp32 sums. In fp32 autograd has done it."""
-        if self.mixed:
-            for group in self.groups:
-                group.gradient.add_(group.working_gradient)
-                group.working_gradient.zero_()
+    def expect(self, last: bool) -> None:
+        """Nothing: gradients are summed over the ranks after all passes, so that accumulation costs no more than one pass."""
+
+    def reduce(self, ranks: Ranks) -> None:
+        """After all passes: sum the gradients over the ranks, one vector after the other, not overlapped with the backward pass."""
+        for group in self.groups:
+            ranks.all_reduce(group.gradient)
 
     def gradient_norm(self) -> float:
         """The norm of the whole gradient."""
@@ -90,8 +98,6 @@ class FlatParameters:
         """Forget the gradients."""
         for group in self.groups:
             group.gradient.zero_()
-            if self.mixed:
-                group.working_gradient.zero_()
 
     def publish(self) -> None:
         """Copy the masters into what the model computes with, after an update."""
@@ -128,7 +134,7 @@ class FlatParameters:
         averages = [(group, group.average) for group in self.groups if group.average is not None]
         return {name: tensor for group, average in averages for name, tensor in group.split(average).items()}
 
-    def named_moments(self, optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
+    def named_moments(self, optimizers: list[Optimizer]) -> dict[str, Tensor]:
         """What the optimizers remember, as `exp_avg.NAME` and the like, views; empty before the first update."""
         found: dict[str, Tensor] = {}
         for group in self.groups:
@@ -148,7 +154,7 @@ class FlatParameters:
         self.publish()
 
     @torch.no_grad()
-    def load_moments(self, moments: dict[str, Tensor], step: Tensor, optimizers: list[torch.optim.Optimizer]) -> None:
+    def load_moments(self, moments: dict[str, Tensor], step: Tensor, optimizers: list[Optimizer]) -> None:
         """Give the optimizers back what `named_moments` said."""
         kinds = {name.split(".", 1)[0] for name in moments}
         for optimizer in optimizers:
@@ -161,18 +167,15 @@ class FlatParameters:
                     for kind, flat in state.items():
                         for name, tensor in group.split(flat).items():
                             tensor.copy_(moments[f"{kind}.{name}"])
-                    optimizer.state[group.master] = {"step": step.clone(), **state}
+                    optimizer.state[group.master] = {"step": step.to(group.master.device, copy=True), **state}
 
 
 @torch.no_grad()
 def _flatten(role: Role, named: dict[str, nn.Parameter], dtype: torch.dtype) -> Group:
     master = torch.cat([parameter.float().reshape(-1) for parameter in named.values()])
     master.grad = total = torch.zeros_like(master)
-    mixed, sizes = dtype != torch.float32, [parameter.numel() for parameter in named.values()]
-    working = master.to(dtype) if mixed else master
-    gradient = torch.zeros_like(working) if mixed else total
-    for parameter, weights, gradients in zip(
-        named.values(), torch.split(working, sizes), torch.split(gradient, sizes), strict=True
-    ):
-        parameter.data, parameter.grad = weights.view(parameter.shape), gradients.view(parameter.shape)
-    return Group(role, named, master, total, working, gradient)
+    group = Group(role, named, master, total, working=master.to(dtype))  # in fp32 the same tensor
+    weights, gradients = group.split(group.working), group.split(total)
+    for name, parameter in named.items():
+        parameter.data, parameter.grad_dtype, parameter.grad = weights[name], torch.float32, gradients[name]
+    return group

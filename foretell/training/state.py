@@ -1,12 +1,18 @@
 """Everything that a training run is at a moment: what is saved and restored. State is passed, never ambient."""
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import torch
-
+from foretell.compute.distributed import Ranks
 from foretell.models.cache import LSTMState
 from foretell.models.network import Network
 from foretell.training.parameters import FlatParameters
+from foretell.training.updates import Optimizer
+
+if TYPE_CHECKING:
+    from foretell.training.sharded import ShardedParameters  # heavy to import, and seldom needed
+
+    Parameters = FlatParameters | ShardedParameters
 
 
 @dataclass
@@ -42,11 +48,12 @@ class TrainState:
     """Model, optimizers and counters. The data position needs no state of its own: it is a function of `progress`."""
 
     model: Network
-    parameters: FlatParameters
-    optimizers: list[torch.optim.Optimizer]
+    parameters: "Parameters"
+    optimizers: list[Optimizer]
     progress: Progress
     memory: LSTMState | None = None
-    """An LSTM's state after the last batch, row by row; what the next batch reads on from."""
+    """An LSTM's state after the last batch, row by row of this rank's; what the next batch reads on from."""
+    ranks: Ranks = field(default_factory=Ranks)
 
     @property
     def finished(self) -> bool:
@@ -74,5 +81,7 @@ class StepReport:
     """Why the batch was not learned from."""
     grad_norms: dict[str, float] = field(default_factory=dict)
     """By part of the model; of steps that are logged."""
+    activations: dict[str, float] = field(default_factory=dict)
+    """Of the residual stream after each block; of steps that are evaluated."""
     held_out_loss: float | None = None
     held_out_bits_per_byte: float | None = None

@@ -21,15 +21,20 @@ def train_step(
     schedule: ScheduleSettings,
     training: TrainingSettings = DEFAULTS,
     forward: Forward | None = None,
+    totals: Totals | None = None,
 ) -> StepReport:
     """Learn from one batch, given in pieces; return what happened.
 
     The loss is summed over all pieces and divided once by the weight of the whole batch, so that accumulation changes
     nothing. A batch that `guard.verdict` refuses leaves the weights alone. forward: the compiled model, where there is one.
+    totals: of the whole batch where this rank has only a share; gradients and loss are summed over the ranks once, at the end.
     """
     started, progress, parameters = time.perf_counter(), state.progress, state.parameters
+    totals = totals or Totals.of(micro_batches)
     state.model.train()
-    loss, memory = _accumulate(state, micro_batches, training, state.model if forward is None else forward)
+    loss, memory = _accumulate(state, micro_batches, totals, training, state.model if forward is None else forward)
+    loss = state.ranks.sums([loss])[0]  # before the gradients: over gloo, where a rank that is gone is noticed on any device
+    parameters.reduce(state.ranks)
     norm = parameters.gradient_norm()
     share = learning_rate_share(progress.step, progress.steps, schedule)
     skipped = verdict(progress, loss, norm, training.spike_sigma)
@@ -41,10 +46,9 @@ def train_step(
             _update(state, optimizer, share, training.ema_decay)
         state.memory = memory  # what the next batch's rows read on from
     parameters.zero()
-    tokens = sum(batch.tokens_BT.numel() for batch in micro_batches)
-    progress.step, progress.tokens = progress.step + 1, progress.tokens + tokens
+    progress.step, progress.tokens = progress.step + 1, progress.tokens + totals.tokens
     rate, seconds = optimizer.learning_rate * share, time.perf_counter() - started
-    return StepReport(progress.step, progress.tokens, loss, rate, norm, seconds, tokens, skipped=skipped, grad_norms=parts)
+    return StepReport(progress.step, progress.tokens, loss, rate, norm, seconds, totals.tokens, skipped=skipped, grad_norms=parts)
 
 
 def _update(state: TrainState, settings: OptimizerSettings, share: float, ema_decay: float | None) -> None:
@@ -58,15 +62,15 @@ def _update(state: TrainState, settings: OptimizerSettings, share: float, ema_de
 
 
 def _accumulate(
-    state: TrainState, micro_batches: Sequence[Batch], training: TrainingSettings, forward: Forward
+    state: TrainState, micro_batches: Sequence[Batch], totals: Totals, training: TrainingSettings, forward: Forward
 ) -> tuple[float, LSTMState | None]:
-    totals, loss_sum, read, rows = Totals.of(micro_batches), 0.0, list[LSTMState](), 0
-    for batch in micro_batches:
+    loss_sum, read, rows = 0.0, list[LSTMState](), 0
+    for number, batch in enumerate(micro_batches, start=1):
+        state.parameters.expect(last=number == len(micro_batches))
         memory = state.memory.rows(rows, len(batch.tokens_BT)) if state.memory else None
         with record_function("step: forward and loss"):
             loss = objective(state.model, batch, totals, forward, memory, training)
         with record_function("step: backward"):
             loss.backward()  # type: ignore[no-untyped-call]
-            state.parameters.accumulate()
         loss_sum, rows, read = loss_sum + float(loss.detach()), rows + len(batch.tokens_BT), read + ([memory] if memory else [])
     return loss_sum, LSTMState.joined(read) if read else None

@@ -127,7 +127,7 @@ def test_where_no_compiler_works_the_run_goes_on_and_is_recorded_as_eager(
 
 
 def test_the_command_that_began_a_run_continues_it(shards_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Though the recipe was resolved since: a relative path, precision=auto, a named size. And --resume begins what is not there."""
+    """Though it was resolved since: a relative path, precision=auto, a named size. And --resume begins what is not there."""
     from foretell.cli.main import main
 
     monkeypatch.chdir(shards_folder.parent)

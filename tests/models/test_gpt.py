@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from foretell.models.config import RopeScaling, TransformerConfig
+from foretell.models.functions import rotate
 from foretell.models.gpt import GPT
-from foretell.models.layers import SwiGLU, activate, rotary_frequencies, rotate, rotation_table
+from foretell.models.layers import SwiGLU, activate, rotary_frequencies, rotation_table
 
 MakeNetwork = Any
 
@@ -192,3 +193,27 @@ def test_dropout_is_for_training_only(make_network: MakeNetwork, tokens: Tensor)
         assert not torch.allclose(first, model.logits(tokens), atol=1e-2)
         torch.manual_seed(1)
         assert torch.equal(first, model.logits(tokens))
+
+
+@pytest.mark.parametrize("preset", ["gpt2", "modern"])
+def test_checkpointed_activations_give_the_same_gradients_and_keep_less(
+    make_network: MakeNetwork, tokens: Tensor, preset: str
+) -> None:
+    """With dropout too: the second time draws as the first."""
+    model, results = make_network(preset, dropout=0.3).train(), list[tuple[int, list[Tensor]]]()
+    for model.checkpoint_activations in (False, True):
+        kept = [0]
+
+        def keep(x: Tensor, kept: list[int] = kept) -> Tensor:
+            kept[0] += x.nbytes
+            return x
+
+        torch.manual_seed(1)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+            loss = model(tokens).square().mean()
+        results.append((kept[0], list(torch.autograd.grad(loss, [p for n, p in model.named_parameters() if "head" not in n]))))
+    (whole, expected), (less, gradients) = results
+    assert less < whole / 3
+    for left, right in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(left, right, rtol=0, atol=0)
+    assert torch.equal(model.eval()(tokens), model(tokens))

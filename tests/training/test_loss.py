@@ -46,6 +46,50 @@ def test_a_bias_has_its_value_and_its_gradient(monkeypatch: pytest.MonkeyPatch, 
         torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("chunk_values", [64 * 50, 2**21])
+@pytest.mark.parametrize(("z_loss", "smoothing"), [(0.0, 0.0), (1e-2, 0.0), (0.0, 0.1), (1e-2, 0.1)])
+def test_every_term_is_its_formula(monkeypatch: pytest.MonkeyPatch, chunk_values: int, z_loss: float, smoothing: float) -> None:
+    """z-loss: Chowdhery et al. 2022; label smoothing: as torch's cross_entropy, which takes no weight for each row."""
+    monkeypatch.setattr(loss_module, "CHUNK_VALUES", chunk_values)
+    monkeypatch.setattr(loss_module, "CACHE_VALUES", 50 * 7)
+    generator = torch.Generator().manual_seed(5)
+    inputs = [torch.randn(size, generator=generator, requires_grad=True) for size in ((4, 50, 16), (50, 16), (50,))]
+    hidden, head, bias = inputs
+    targets, weight = torch.randint(0, 50, (4, 50), generator=generator), torch.rand(4, 50, generator=generator)
+    ours = cross_entropy_sum(hidden, head, targets, weight, bias, z_loss=z_loss, label_smoothing=smoothing)
+    logits = (hidden.double() @ head.double().t() + bias).flatten(0, 1)
+    nats = F.cross_entropy(logits, targets.flatten(), reduction="none", label_smoothing=smoothing)
+    reference = ((nats + z_loss * logits.logsumexp(1).square()) * weight.flatten()).sum()
+    torch.testing.assert_close(ours.double(), reference, rtol=1e-6, atol=0)
+    for left, right in zip(*(torch.autograd.grad(loss, inputs) for loss in (ours, reference)), strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-5)
+
+
+def test_the_heads_gradient_goes_into_the_sum_that_training_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In fp32, on top of what is there; a loss that is scaled afterwards would be wrong and is refused."""
+    monkeypatch.setattr(loss_module, "CACHE_ROWS", 30)
+    generator = torch.Generator().manual_seed(6)
+    hidden = torch.randn(1, 200, 16, generator=generator).bfloat16().requires_grad_()
+    head = torch.nn.Parameter((torch.randn(70, 16, generator=generator) * 0.3).bfloat16())
+    targets, weight = torch.randint(0, 70, (1, 200), generator=generator), torch.rand(1, 200, generator=generator)
+    plain = torch.autograd.grad(cross_entropy_sum(hidden, head, targets, weight), (hidden, head))
+    assert head.grad is None
+    head.grad_dtype, head.grad = torch.float32, torch.ones(70, 16)
+    total = head.grad
+    cross_entropy_sum(hidden, head, targets, weight).backward()  # type: ignore[no-untyped-call]
+    assert head.grad is total and hidden.grad is not None
+    assert torch.equal(hidden.grad, plain[0]) and torch.equal((total - 1).bfloat16(), plain[1])
+    with torch.no_grad():
+        cross_entropy_sum(hidden, head, targets, weight)
+        assert torch.equal(hidden.grad, plain[0])
+    before = total.clone()
+    with torch.no_grad():
+        cross_entropy_sum(hidden, head, targets, weight)
+    assert torch.equal(total, before)
+    with pytest.raises(AssertionError, match="scale the weights"):
+        (cross_entropy_sum(hidden, head, targets, weight) / 2).backward()  # type: ignore[no-untyped-call]
+
+
 def test_no_tokens_cost_nothing() -> None:
     """A batch in which BERT has hidden nothing."""
     hidden, head, bias = torch.zeros(1, 0, 8, requires_grad=True), torch.ones(11, 8, requires_grad=True), torch.ones(11)

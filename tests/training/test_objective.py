@@ -120,8 +120,8 @@ def test_nothing_hidden_is_no_division_by_zero() -> None:
 
 def test_totals_count_weights_and_labels() -> None:
     batch = masked_batch()
-    assert Totals.of(pieces_of(batch, [3, 5])) == (float(batch.weight_BT.sum()), 8)
-    assert Totals.of([plain_batch(), plain_batch()]) == (256.0, 0)
+    assert Totals.of(pieces_of(batch, [3, 5])) == (float(batch.weight_BT.sum()), 8, batch.tokens_BT.numel())
+    assert Totals.of([plain_batch(), plain_batch()]) == (256.0, 0, 256)
 
 
 def test_masked_results_are_sums_of_each_sequence() -> None:
