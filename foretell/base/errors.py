@@ -14,6 +14,11 @@ class ForetellError(Exception):
         return f"error: {self.what}\nwhere: {self.where}\n  try: {self.cure}"
 
 
+def first_line(error: BaseException) -> str:
+    """What kind of error, and the first line of what it says."""
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+
+
 class SettingError(ForetellError):  # a recipe, a flag or a path on the command line
     exit_code = 2
 

@@ -42,6 +42,11 @@ class RunFolder:
         sweep_partial(path)
         return run
 
+    def note(self, sentence: str) -> None:
+        """Add a line to log.txt."""
+        with suppress(OSError), self.log.open("a", encoding="utf-8") as stream:  # the disk may be what is wrong
+            stream.write(sentence + "\n")
+
     @contextmanager
     def logged(self) -> Iterator[None]:
         """An error inside also leaves its traceback in log.txt."""

@@ -79,8 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         finally:
             sys.stdout.flush()  # here, where a closed pipe can still be met quietly
     except SystemExit as stop:  # argparse leaves with 0 after --help, rich with 1 when the reader of a pipe has gone
-        alone = os.environ.get("WORLD_SIZE", "1") == "1"  # of several processes one tells the error, the others leave with its code
-        return CLOSED_PIPE if stop.code and alone else int(stop.code or 0)
+        return CLOSED_PIPE if stop.code and _alone() else int(stop.code or 0)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain while it exits
         return CLOSED_PIPE
@@ -107,11 +106,16 @@ def _dispatch(words: list[str]) -> int:
     module.configure(parser)
     arguments = parser.parse_args(words[1:], argparse.Namespace(**dict.fromkeys(COMMON_OPTIONS, False)))
     result = module.run(arguments, Terminal(quiet=arguments.quiet, json=arguments.json))
-    if arguments.json:
+    if arguments.json and (result or _alone()):
         from foretell.base.records import dump
 
         print(dump(result, indent=2))
     return 0
+
+
+def _alone() -> bool:
+    """No torchrun started this process: of several, one tells results and errors, and all leave with its exit code."""
+    return os.environ.get("WORLD_SIZE", "1") == "1"
 
 
 def _overview() -> str:

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from foretell.base.errors import first_line
+
 
 def compiled(model: nn.Module, device: torch.device, cache: Path) -> tuple[Callable[..., Any], str | None]:
     """The compiled model and None; or the model itself and why it is not compiled.
@@ -18,7 +20,7 @@ def compiled(model: nn.Module, device: torch.device, cache: Path) -> tuple[Calla
     try:
         torch.compile(_probe)(torch.zeros(8, device=device))  # a few lines: whether a compiler is there shows now, not in step 1
     except Exception as error:
-        return model, f"{type(error).__name__}: {str(error).strip().splitlines()[0][:160]}"
+        return model, first_line(error)[:160]
     return torch.compile(model), None
 
 

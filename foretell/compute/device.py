@@ -9,6 +9,8 @@ from typing import Literal
 import psutil
 import torch
 
+from foretell.base.errors import SettingError
+
 Precision = Literal["fp32", "bf16"]
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 WIDE_ENOUGH = 64  # below this width bf16 gains nothing: the operations around the products dominate
@@ -22,7 +24,9 @@ def default_device() -> torch.device:
 
 
 def chosen_device(setting: Literal["auto", "cpu", "cuda"]) -> torch.device:
-    """The device that a recipe names."""
+    """The device that a recipe names. Raises SettingError for a GPU that is not there."""
+    if setting == "cuda" and not torch.cuda.is_available():
+        raise SettingError("there is no GPU that torch can use", where="training.device=cuda", cure="training.device=auto")
     return default_device() if setting == "auto" else torch.device(setting)
 
 

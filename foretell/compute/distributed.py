@@ -23,10 +23,10 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from foretell.base.errors import ForetellError, Interrupted, SettingError
+from foretell.base.errors import ForetellError, Interrupted, SettingError, first_line
 
 PATIENCE_SECONDS = 1.0  # for the other ranks' last words
-STARTING_SECONDS = 1800.0  # rank 0 verifies a whole checkpoint before the others read it
+STARTING_SECONDS = 3600.0  # rank 0 verifies a whole checkpoint, or writes one to a slow disk, before the others go on
 POLL_SECONDS = 0.02
 _ending = threading.Event()
 
@@ -53,7 +53,9 @@ class Ranks:
 
     @property
     def threads(self) -> int | None:
-        """Of several processes on a machine each takes its share (torchrun would have each use one); None: alone."""
+        """Of several processes on a machine each takes its share, or OMP_NUM_THREADS (1 is torchrun's, no wish); None: alone."""
+        if self.size > 1 and (wished := os.environ.get("OMP_NUM_THREADS", "1")) not in ("", "1"):
+            return int(wished)
         processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return max(1, processors // self.local_size) if self.size > 1 else None
 
@@ -106,9 +108,10 @@ class Ranks:
         """What the first rank makes of something that only one may do or measure; the others wait, until it has failed at most."""
         if self.store is None:
             return make()
+        text = make() if self.is_first else ""
         with peers():
             if self.is_first:
-                self.store.set(f"first/{key}", text := make())
+                self.store.set(f"first/{key}", text)
                 return text
             deadline = time.monotonic() + STARTING_SECONDS
             while not self.store.check([f"first/{key}"]):
@@ -133,6 +136,9 @@ def ranks(device: str, timeout_seconds: float) -> Iterator[Ranks]:
         yield Ranks(device=torch.device("cuda" if cuda else "cpu"))
         return
     local = int(os.environ.get("LOCAL_RANK", "0"))
+    if cuda and local >= torch.cuda.device_count():
+        what = f"process {local + 1} of this machine finds no GPU of its own: there are {torch.cuda.device_count()}"
+        raise SettingError(what, where="training.device", cure="torchrun --nproc-per-node with as many as there are GPUs")
     place = torch.device("cuda", local) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(place)
@@ -191,7 +197,7 @@ def peers() -> Iterator[None]:
         yield
     except RuntimeError as error:  # gloo's and the store's errors have no type of their own
         _ending.set()
-        raise PeerLost(str(error).splitlines()[0], where="a sum over all ranks", cure="see the error of the other rank") from error
+        raise PeerLost(first_line(error), where="a sum over all ranks", cure="see the error of the other rank") from error
 
 
 def _explained(here: Ranks, error: Exception) -> Exception | None:

@@ -21,11 +21,6 @@ from foretell.jobs.prepare import Prepared
 from foretell.training.checkpoint import checkpoint_path, kept_weights
 
 
-def whole(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors as they are when they are not spread over ranks. On all ranks."""
-    return {name: tensor.full_tensor().cpu() if hasattr(tensor, "full_tensor") else tensor for name, tensor in tensors.items()}
-
-
 def finish_run(prepared: Prepared, weights: dict[str, Tensor], terminal: Terminal) -> dict[str, Any]:
     """Write what a finished run leaves, score it on all held-out text, and return the results. weights: after the last step."""
     run, progress, config = prepared.run, prepared.state.progress, prepared.state.model.config

@@ -16,16 +16,19 @@ from foretell.base.settings import load_settings
 from foretell.base.units import count, duration, size
 from foretell.jobs.recipe import Recipe, load_recipe
 from foretell.jobs.recipes import bundled
-from foretell.models.config import ModelConfig, TransformerConfig, described
+from foretell.models.config import LSTMConfig, ModelConfig, TransformerConfig, described
 from foretell.models.counts import flops_per_token, parameters
 from foretell.models.settings import ModelSettings, presets, resolve
+from foretell.planning.checks import require_divisible, require_spreadable, require_suited, require_windows
 from foretell.planning.duration import Speed, predicted_speed
 from foretell.planning.hardware import Hardware, Precision, named, this_machine
 from foretell.planning.memory import MemoryPlan, Workload, plan_memory, too_much
 from foretell.planning.scaling import FITTED_FROM, TOKENS_PER_PARAMETER, advice, expected_loss
+from foretell.training.schedules import batch_windows
 
 PUBLISHED = {"gpt1": 40_478, "gpt2": 50_257, "gpt3": 50_257, "bert": 30_522, "llama": 32_000, "qwen2": 151_936}  # tokens
 BATCH_TOKENS, MICRO_BATCH = 524_288, 16  # of a preset's recipe: about what GPT-2 and the smaller GPT-3 learned from at once
+BESIDES = {"staging": "  besides: without room for it checkpoints are written at once"}
 SIZES = ("size", "n_layer", "n_head", "n_kv_head", "d_model", "d_head", "d_ff", "d_hidden")
 
 
@@ -71,7 +74,8 @@ def plan(name: str, overrides: Sequence[str], wishes: Wishes, terminal: Terminal
     """Say what a recipe, or the usual one for a preset, needs; return it, and the error if it will not fit. Raises SettingError."""
     subject = _subject(name, overrides, wishes)
     memory, hardware = _placed(subject), subject.hardware
-    fits, measured, speed = memory.total <= hardware.memory_bytes, dict[str, Any](), subject.predicted(memory.workload.shards)
+    _refuse_what_pretrain_refuses(subject, memory.workload.shards)
+    fits, measured, speed = memory.needed <= hardware.memory_bytes, dict[str, Any](), subject.predicted(memory.workload.shards)
     expected_seconds = subject.step_seconds(speed)
     if wishes.calibrate and fits:
         from foretell.jobs.calibrate import measured_speed  # torch
@@ -84,14 +88,26 @@ def plan(name: str, overrides: Sequence[str], wishes: Wishes, terminal: Terminal
     if fits:
         return result, None
     where = f"each of {hardware.devices} × {hardware.title}"
-    return result, too_much(memory, hardware.memory_bytes, where, _more_devices(memory.workload, hardware))
+    return result, too_much(memory, hardware.memory_bytes, where, _more_devices(subject, memory.workload))
 
 
-def _more_devices(work: Workload, hardware: Hardware) -> str:
-    """How many devices would do, if any number does."""
+def _refuse_what_pretrain_refuses(subject: Subject, shards: int) -> None:
+    recipe, config = subject.recipe, subject.config
+    training, schedule = recipe.training, recipe.schedule
+    wishes = {"document_mask": recipe.data.document_mask, "checkpoint_activations": training.checkpoint_activations}
+    require_suited(config, str(recipe.model.preset), **wishes, batch_ramp_steps=schedule.batch_ramp_steps)
+    require_windows(batch_windows(0, subject.rows, schedule), subject.hardware.devices)
+    if shards > 1:
+        require_spreadable(config, training.compile)
+
+
+def _more_devices(subject: Subject, work: Workload) -> str:
+    """How many devices would do, if any number that the batch can be dealt to does."""
+    hardware, spreadable = subject.hardware, not (isinstance(subject.config, LSTMConfig) or subject.recipe.training.compile)
+    most = min(4096, batch_windows(0, subject.rows, subject.recipe.schedule)) if hardware.kind == "cuda" and spreadable else 1
     for settings, tried in (("", work), (" with training.checkpoint_activations=true", replace(work, checkpoint_activations=True))):
-        for devices in (2**power for power in range(1, 13) if hardware.kind == "cuda"):
-            if devices > hardware.devices and plan_memory(replace(tried, shards=devices)).total <= hardware.memory_bytes:
+        for devices in (2**power for power in range(1, most.bit_length())):
+            if devices > hardware.devices and plan_memory(replace(tried, shards=devices)).needed <= hardware.memory_bytes:
                 return f"; or {devices} such devices{settings}"
     return ""
 
@@ -112,7 +128,7 @@ def _subject(name: str, overrides: Sequence[str], wishes: Wishes) -> Subject:
         from foretell.jobs.calibrate import place  # torch
 
         precision = place(recipe, config)[2]
-    rows = -(-(recipe.training.batch_tokens or recipe.training.micro_batch * context) // context)
+    rows = require_divisible(recipe.training.batch_tokens or recipe.training.micro_batch * context, context)
     assumed = () if tokens_of_text else (f"a vocabulary of {vocab_size:,} ← {reason}",)
     subject = Subject(recipe, config, hardware, precision, rows, tokens_of_text, assumed)
     return _with_defaults(subject, {override.partition("=")[0] for override in overrides}) if bare else subject
@@ -134,7 +150,7 @@ def _with_micro_batch(subject: Subject) -> Subject:
     """The largest power of two up to MICRO_BATCH that fits; 1 if none does."""
     sizes = [MICRO_BATCH >> power for power in range(MICRO_BATCH.bit_length())]
     tried = [subject.training(micro_batch=micro_batch) for micro_batch in sizes]
-    return next((one for one in tried if _placed(one).total <= one.hardware.memory_bytes), tried[-1])
+    return next((one for one in tried if _placed(one).needed <= one.hardware.memory_bytes), tried[-1])
 
 
 def _recipe(name: str, overrides: Sequence[str]) -> tuple[Recipe, bool]:
@@ -175,7 +191,7 @@ def _config(recipe: Recipe, vocab_size: int) -> ModelConfig:
 def _workload(subject: Subject, shards: int = 1) -> Workload:
     training, optimizer = subject.recipe.training, subject.recipe.optimizer.name
     how: dict[str, Any] = {"checkpoint_activations": training.checkpoint_activations, "ema": training.ema_decay is not None}
-    how |= {"kind": subject.hardware.kind, "shards": shards}
+    how |= {"kind": subject.hardware.kind, "shards": shards, "offload": training.cpu_offload}
     how["staging"] = training.async_checkpoint and subject.hardware.kind == "cpu"  # of a GPU's run it lies in the host's memory
     micro_batch = min(training.micro_batch, -(-subject.rows // subject.hardware.devices))
     return Workload(subject.config, micro_batch, subject.precision, optimizer, **how)
@@ -184,7 +200,7 @@ def _workload(subject: Subject, shards: int = 1) -> Workload:
 def _placed(subject: Subject) -> MemoryPlan:
     """Whole on every device, or split over all where it is wished or must be."""
     whole, devices, parallel = plan_memory(_workload(subject)), subject.hardware.devices, subject.recipe.training.parallel
-    if devices == 1 or parallel == "ddp" or (parallel == "auto" and whole.total <= subject.hardware.memory_bytes):
+    if devices == 1 or parallel == "ddp" or (parallel == "auto" and whole.needed <= subject.hardware.memory_bytes):
         return whole
     return plan_memory(_workload(subject, devices))
 
@@ -201,7 +217,8 @@ def _result(subject: Subject, memory: MemoryPlan, speed: Speed, wishes: Wishes) 
     price = hardware.price_per_hour if wishes.price_per_hour is None else wishes.price_per_hour
     hours, energy_kwh = seconds / 3600 * hardware.devices, seconds / 3.6e6 * hardware.devices * hardware.watts
     sizes = {"parameters": total, "flops_per_token": flops_per_token(subject.config)}
-    bytes_ = {"memory_bytes": {**memory.parts, "total": memory.total}, "available_bytes": hardware.memory_bytes}
+    bytes_ = {"memory_bytes": {**memory.parts, "total": memory.total}, "needed_bytes": memory.needed}
+    bytes_ |= {"available_bytes": hardware.memory_bytes}
     place = {"hardware": hardware.name, "precision": subject.precision, "shards": memory.workload.shards}
     times = {"tokens_per_second": step_tokens / step_seconds, "duration_seconds": seconds, "step_seconds": step_seconds}
     times |= {"update_seconds": speed.update_seconds}
@@ -225,7 +242,7 @@ def _largest(subject: Subject, hours: float, slower: float) -> dict[str, Any] | 
         steps = TOKENS_PER_PARAMETER * total / (tried.rows * tried.config.context_length)
         seconds = steps * slower * tried.step_seconds(tried.predicted(memory.workload.shards))
         sizes = {"n_layer": tried.config.n_layer, "d_model": tried.config.d_model, "parameters": total}
-        fitting = seconds if memory.total <= tried.hardware.memory_bytes else math.inf
+        fitting = seconds if memory.needed <= tried.hardware.memory_bytes else math.inf
         return {**sizes, "tokens": TOKENS_PER_PARAMETER * total, "duration_seconds": fitting}
 
     kept = subject.recipe.model.model_dump(exclude={*SIZES, "start_from"})
@@ -251,8 +268,8 @@ def _say(subject: Subject, result: dict[str, Any], wishes: Wishes, terminal: Ter
         ("FLOPs", f"{count(result['flops_per_token'])} for each token learned from"),
         ("hardware", f"{hardware.devices} × {hardware.title}, {result['precision']}"),
         *(("assumed", assumption) for assumption in subject.assumed),
-        ("memory", f"{size(memory['total'])} of {size(hardware.memory_bytes)} on each device{split}"),
-        *(("", f"{name:12} {size(part):>9}") for name, part in memory.items() if part and name != "total"),
+        ("memory", f"{size(result['needed_bytes'])} of {size(hardware.memory_bytes)} on each device{split}"),
+        *(("", f"{name:12} {size(part):>9}{BESIDES.get(name, '')}") for name, part in memory.items() if part and name != "total"),
         *(("", f"{'measured':12} {size(result[key]):>9}") for key in ("measured_peak_bytes",) if key in result),
         ("speed", f"{count(result['tokens_per_second'])} tokens/s ← {result['speed_source']}"),
         ("time", f"{_long(result['duration_seconds'])}: {steps:,} steps of {count(step_tokens)} tokens, {each} each"),

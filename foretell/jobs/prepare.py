@@ -11,11 +11,12 @@ import torch
 
 from foretell.base.console import Terminal
 from foretell.base.errors import DataError, ModelError, SettingError
-from foretell.base.files import digest, sweep_partial, write_text
+from foretell.base.files import cache_folder, digest, sweep_partial, write_text
 from foretell.base.runs import RunFolder
 from foretell.base.settings import changed_keys, dump_settings, load_settings
 from foretell.base.units import count, size
 from foretell.compute.allocator import keep_memory
+from foretell.compute.compiling import compiled
 from foretell.compute.device import DTYPES, Precision, available_bytes, choose_precision, chosen_device, set_threads
 from foretell.compute.distributed import Ranks
 from foretell.data.shards import Manifest, ShardReader
@@ -33,6 +34,7 @@ from foretell.planning.memory import MemoryPlan, plan_memory, require_memory, tr
 from foretell.tokenizers.config import Kind
 from foretell.tokenizers.tokenizer import Tokenizer
 from foretell.training.checkpoint import newest_checkpoint, read_state, restore
+from foretell.training.objective import Forward
 from foretell.training.optimizers import make_optimizers
 from foretell.training.parameters import FlatParameters
 from foretell.training.schedules import batch_windows
@@ -44,9 +46,7 @@ if TYPE_CHECKING:
 
 Resume = Sequence[str] | None  # key=value changes with which to continue a run; absent: begin one
 FIXED = ("data.", "model.", "training.seed", "training.batch_tokens", "training.precision", "optimizer.name")
-HARMLESS = tuple(
-    f"training.{name}" for name in ("log", "checkpoint_every", "keep", "sample", "tensorboard", "track", "async", "coll")
-)
+HARMLESS = tuple(f"training.{name}" for name in ("log", "keep", "sample", "tensorboard", "track", "async", "coll"))
 NO_RUN = "none"
 VERIFIED_AT_ONCE = 2**27  # bytes of shards: more are verified while the run has begun already
 
@@ -65,6 +65,8 @@ class Prepared:
     state: TrainState
     environment: dict[str, Any]
     verification: Future[None]
+    forward: Forward | None
+    """The model compiled, where it is to be and can be."""
 
     def check_shards(self, state: TrainState, report: StepReport) -> None:
         """An observer: end the run when the shards turn out to be damaged (large ones are verified while it trains)."""
@@ -74,10 +76,10 @@ class Prepared:
 
 def prepare(recipe: Recipe, path: Path, terminal: Terminal, resume: Resume, ranks: Ranks | None = None) -> Prepared:
     """Everything up to the first step, on every rank. Raises ForetellError and leaves nothing behind."""
-    ranks, found, run, changed, given = ranks or Ranks(), None, None, set[str](), dump_settings(recipe)
+    ranks, found, run, given = ranks or Ranks(), None, None, dump_settings(recipe)
     if resume is not None and (name := ranks.from_first("checkpoint", lambda: _newest(path))) != NO_RUN:
         found, run = path / "checkpoints" / name if name else None, RunFolder(path)
-        recipe, changed = _continued(run, resume, terminal)
+        recipe = _continued(run, resume, terminal)
         if found is None:
             terminal.warn("the run has no checkpoint yet: it begins again from its first step")
     require_trackers(recipe.training.trackers)
@@ -101,18 +103,18 @@ def prepare(recipe: Recipe, path: Path, terminal: Terminal, resume: Resume, rank
     if ranks.size > 1:
         held = "its share of the model (FSDP), which writes no samples" if spread else "the whole model (DDP)"
         notes.append(f"{ranks.size} processes, each with {held}")
-    training = {"precision": precision, "batch_tokens": batch_tokens, "threads": threads}
+    training: dict[str, Any] = {"precision": precision, "batch_tokens": batch_tokens, "threads": threads}
+    if ranks.size > 1:
+        training["parallel"] = "fsdp" if spread else "ddp"  # a restart decides no other way
     recipe = _resolved(recipe, config, shards.manifest, tokenizer.kind, **training)
     environment = {"processes": ranks.size, "threads": threads, "device": device.type, "torch": torch.__version__}
-    environment |= {"compile": recipe.training.compile, "shards": digest(shards.path / "manifest.json")}
     state = _build_state(recipe, None if found else begin, config, device, precision, ranks, spread)
+    forward = _compiled(state.model, device, terminal) if recipe.training.compile else None
+    environment |= {"compile": forward is not None, "shards": digest(shards.path / "manifest.json")}
     if found is not None:
         _compare(read_state(found)[1], environment, shards, terminal)
         restore(found, state)
-        if "training.steps" in changed:
-            state.progress.steps = recipe.training.steps
-        if "training.patience" in changed:  # the best step so far may have no checkpoint
-            state.progress.best_step = state.progress.best_held_out_loss = None
+        _see_what_is_asked(state.progress, recipe)
     ranks.barrier()  # the others have read the recipe that is written anew now
     run = run or (RunFolder.create(path) if ranks.is_first else RunFolder(path))
     if ranks.is_first:
@@ -125,7 +127,7 @@ def prepare(recipe: Recipe, path: Path, terminal: Terminal, resume: Resume, rank
         work = f"{steps:,} steps of {count(batch_tokens)} tokens = {steps * batch_tokens / tokens:.2g} times through the text"
         notes += [f"model: {shape}; about {size(memory.total)} of memory", f"run: {path}, {work}"]
         terminal.say("\n".join(notes))
-    return Prepared(recipe, run, shards, tokenizer, device, precision, batch_tokens, state, environment, verification)
+    return Prepared(recipe, run, shards, tokenizer, device, precision, batch_tokens, state, environment, verification, forward)
 
 
 def _compare(old: dict[str, Any], now: dict[str, Any], shards: ShardReader, terminal: Terminal) -> None:
@@ -135,6 +137,26 @@ def _compare(old: dict[str, Any], now: dict[str, Any], shards: ShardReader, term
     for key, was in old.items():
         if was != now.get(key):
             terminal.warn(f"{key} was {was}, is {now.get(key)} now: the run goes on, but not bit for bit")
+
+
+def _compiled(model: Network, device: torch.device, terminal: Terminal) -> Forward | None:
+    if isinstance(model, GPT):
+        model.prepare(model.config.context_length)  # before the graph is traced
+    forward, problem = compiled(model, device, cache_folder() / "compiled")
+    if problem is not None:
+        terminal.warn(f"no compiler works here ({problem}): the run goes on without, slower on a GPU")
+    return forward if problem is None else None
+
+
+def _see_what_is_asked(progress: Progress, recipe: Recipe) -> None:
+    """Another end or patience than when the checkpoint was written begins to count, also for a run that had ended."""
+    training = recipe.training
+    if progress.asked_steps != training.steps:
+        progress.steps, progress.stop_reason = training.steps, None
+    if progress.asked_patience != training.patience:  # the best step so far may have no checkpoint
+        progress.best_step = progress.best_held_out_loss = progress.stop_reason = None
+        progress.evaluations_without_gain = 0
+    progress.asked_steps, progress.asked_patience = training.steps, training.patience
 
 
 def _open_shards(recipe: Recipe) -> ShardReader:
@@ -270,7 +292,8 @@ def _build_state(
     average, dtype = recipe.training.ema_decay is not None, DTYPES[precision]
     parameters = _spread(model, dtype, ranks, average, recipe) if spread else FlatParameters(model, dtype, average)
     optimizers = make_optimizers(parameters, recipe.optimizer, config)
-    return TrainState(model, parameters, optimizers, Progress(steps=recipe.training.steps), ranks=ranks)
+    progress = Progress(recipe.training.steps, asked_steps=recipe.training.steps, asked_patience=recipe.training.patience)
+    return TrainState(model, parameters, optimizers, progress, ranks=ranks)
 
 
 def _spread(model: Network, dtype: torch.dtype, ranks: Ranks, average: bool, recipe: Recipe) -> "ShardedParameters":
@@ -279,8 +302,8 @@ def _spread(model: Network, dtype: torch.dtype, ranks: Ranks, average: bool, rec
     return ShardedParameters(model, dtype, ranks, average, offload=recipe.training.cpu_offload)
 
 
-def _continued(run: RunFolder, overrides: Sequence[str], terminal: Terminal) -> tuple[Recipe, set[str]]:
-    """The run's own recipe with `key=value` changes, and the changed keys. Raises SettingError for what may not change.
+def _continued(run: RunFolder, overrides: Sequence[str], terminal: Terminal) -> Recipe:
+    """The run's own recipe with `key=value` changes. Raises SettingError for what may not change.
 
     What the run was already given when it began is no change, though it was resolved since: the same command continues it.
     """
@@ -295,4 +318,4 @@ def _continued(run: RunFolder, overrides: Sequence[str], terminal: Terminal) -> 
             raise SettingError(what, where=str(run.recipe), cure="begin a new run with another --out")
         if not key.startswith(HARMLESS):
             terminal.warn(f"{key} was {was}, is {now} from here on: the run is not bit for bit what it would have been")
-    return after, set(changes)
+    return after

@@ -14,10 +14,9 @@ from torch.profiler import record_function
 
 from foretell.base.console import Terminal
 from foretell.base.errors import Interrupted, SettingError
-from foretell.base.files import cache_folder, write_text
+from foretell.base.files import write_text
 from foretell.base.records import dump
 from foretell.base.runs import append_record, keep_until, numbered
-from foretell.compute.compiling import compiled
 from foretell.compute.device import measured_peak
 from foretell.compute.distributed import PeerLost, ranks
 from foretell.data.batches import Batch
@@ -25,18 +24,17 @@ from foretell.data.prefetch import Prefetch
 from foretell.data.streams import StreamBatches
 from foretell.generation.engine import Engine
 from foretell.jobs.feed import held_out_score, training_batches
-from foretell.jobs.finish import finish_run, whole
+from foretell.jobs.finish import finish_run
 from foretell.jobs.prepare import Prepared, Resume, prepare
 from foretell.jobs.recipe import Recipe
 from foretell.models.counts import flops_per_token
-from foretell.models.gpt import GPT
 from foretell.models.lstm import LSTM
 from foretell.models.network import LanguageModel, Network
 from foretell.training.activations import WatchActivations
 from foretell.training.display import Display
 from foretell.training.guard import STRIKES
 from foretell.training.loop import Observer, graceful_stop, train
-from foretell.training.objective import Forward, Totals
+from foretell.training.objective import Totals
 from foretell.training.observers import Evaluate, Now, WriteMetrics
 from foretell.training.parameters import FlatParameters
 from foretell.training.profile import Profile
@@ -87,7 +85,8 @@ def _pretrain(prepared: Prepared, terminal: Terminal, extra: Sequence[Observer],
         raise Interrupted(f"stopped after step {state.progress.step}, everything is saved", where=str(run.path), cure=cure)
     if state.progress.stop_reason == "early_stop":
         terminal.say(f"stopped early: no better held-out loss since step {state.progress.best_step}")
-    weights = whole(state.parameters.named_averages() or state.parameters.named_masters())
+    parameters = state.parameters
+    weights = parameters.whole(parameters.named_averages() or parameters.named_masters())
     return finish_run(prepared, weights, terminal) if first else {}
 
 
@@ -101,6 +100,7 @@ def _train(prepared: Prepared, terminal: Terminal, extra: Sequence[Observer], pr
         def tell(sentence: str, step: int) -> None:
             terminal.warn(sentence)
             if state.ranks.is_first:
+                run.note(sentence)
                 keep_until(run.metrics, step)
                 keep_until(run.samples, step)
 
@@ -127,7 +127,7 @@ def _train(prepared: Prepared, terminal: Terminal, extra: Sequence[Observer], pr
         ]
         asked = state.progress if state.ranks.size == 1 else Progress(steps=0)  # of several ranks: they stop after the same step
         stack.enter_context(graceful_stop(asked))
-        stepper = Stepper(prepared, terminal, asked)
+        stepper = Stepper(prepared, asked)
         stack.callback(stepper.close)
         stack.enter_context(saver)
         train(state, Profile(stepper, run.path, terminal) if profile and state.ranks.is_first else stepper, observers)
@@ -139,7 +139,8 @@ def _watchers(prepared: Prepared, terminal: Terminal, stack: ExitStack) -> list[
     state, run, training = prepared.state, prepared.run, prepared.recipe.training
     keep_until(run.metrics, state.progress.step)
     keep_until(run.samples, state.progress.step)
-    share_of_one_token = flops_per_token(state.model.config) / measured_peak(prepared.precision, prepared.device)
+    peak_flops = measured_peak(prepared.precision, prepared.device) * state.ranks.size
+    share_of_one_token = flops_per_token(state.model.config) / peak_flops
     settings = prepared.recipe.model_dump(mode="json", exclude={"data": {"shards"}, "model": {"start_from"}})  # private paths
     trackers = make_trackers(training.trackers, training.tensorboard, run, state.progress.step + 1, settings, terminal.warn)
     display = Display(terminal, state.progress)  # its clock starts now
@@ -164,22 +165,14 @@ def _two_rows(prepared: Prepared) -> Batch:
 class Stepper:
     """One step of a run: this rank's share of the batch, which is read ahead, and the update."""
 
-    def __init__(self, prepared: Prepared, terminal: Terminal, asked: Progress) -> None:
+    def __init__(self, prepared: Prepared, asked: Progress) -> None:
         """asked: its stop_reason is set where this rank is asked to stop."""
         self._recipe, self._asked, model = prepared.recipe, asked, prepared.state.model
         self._windows = prepared.batch_tokens // model.config.context_length
         seed, data, training = self._recipe.training.seed, self._recipe.data, self._recipe.training
         batches = training_batches(model.config, data, prepared.shards, prepared.tokenizer, seed=seed, rows=self._windows)
         self._feed = Prefetch(batches, training.micro_batch)
-        if isinstance(model, GPT) and isinstance(prepared.state.parameters, FlatParameters):
-            model.prepare(model.config.context_length)  # before the graph is traced
-        self._forward: Forward | None = None
-        if training.compile:
-            self._forward, problem = compiled(model, prepared.device, cache_folder() / "compiled")
-            if problem is not None:
-                prepared.environment["compile"] = False
-                terminal.warn(f"no compiler works here ({problem}): the run goes on without, slower on a GPU")
-        self.close = self._feed.close
+        self._forward, self.close = prepared.forward, self._feed.close
 
     def __call__(self, state: TrainState) -> StepReport:
         recipe, step, first = self._recipe, state.progress.step, state.next_sample

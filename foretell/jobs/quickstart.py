@@ -69,6 +69,9 @@ def keep_to_time(end_at_seconds: float, held_out_tokens: int) -> Callable[[Train
         progress, now, step = state.progress, time.monotonic(), report.step
         if step % 10:
             return
+        if step <= then_step:  # the run went back
+            then_seconds, then_step = now, step
+            return
         recent_seconds = (now - then_seconds) / (step - then_step)
         mean_seconds = 0.8 * mean_seconds + 0.2 * recent_seconds if mean_seconds else recent_seconds
         then_seconds, then_step = now, step

@@ -2,7 +2,6 @@
 
 import difflib
 import math
-import os
 import re
 import tomllib
 from functools import cache
@@ -14,10 +13,10 @@ from pydantic import PositiveFloat, PositiveInt
 
 from foretell.base.errors import SettingError
 from foretell.base.files import read_text
+from foretell.base.machine import WIDE_ENOUGH, usable_processors
 from foretell.base.settings import Settings
 
 Precision = Literal["fp32", "bf16"]
-BF16_WIDTH = 96  # a narrower model gains nothing from bf16 on a CPU
 # guesses of FLOP/s per core, by what the processor can do; the second is measured (AMD EPYC Zen 4)
 CORES: tuple[tuple[str, dict[Precision, float]], ...] = (
     ("amx_bf16", {"bf16": 800e9, "fp32": 100e9}),
@@ -53,7 +52,7 @@ class Hardware(Settings):
 
     def precision(self, setting: str, d_model: int) -> Precision:
         """What `training.precision` becomes here."""
-        gains = "bf16" in self.peak_flops and (self.kind == "cuda" or d_model >= BF16_WIDTH)
+        gains = "bf16" in self.peak_flops and d_model >= WIDE_ENOUGH
         return "bf16" if setting == "bf16" or (setting == "auto" and gains) else "fp32"
 
     def expected_flops(self, precision: Precision, d_model: int) -> float:
@@ -114,8 +113,7 @@ def free_bytes() -> int:
 
 
 def _cores() -> int:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(usable, psutil.cpu_count(logical=False) or usable))
+    return min(usable_processors(), psutil.cpu_count(logical=False) or usable_processors())
 
 
 def _processor_flags() -> str:

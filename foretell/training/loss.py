@@ -15,10 +15,9 @@ from torch import Tensor
 
 from foretell.models.functions import gradient_sum
 
-CHUNK_VALUES = (
-    2**25
-)  # logits held at once, in the compute dtype: rows enough for products at full speed; on a GPU four times as many
-CACHE_VALUES = 2**19  # on a CPU the softmax is taken in fp32 of so many at a time: they stay near the processor
+# Logits held at once, in the compute dtype: rows enough for products at full speed; on a GPU so many times more.
+CHUNK_VALUES, GPU_FACTOR = 2**25, 4
+CACHE_VALUES = 2**20  # on a CPU the softmax is taken in fp32 of so many at a time: they stay near the processor
 CACHE_ROWS = 2048  # and so many rows of the head's gradient are added at a time
 
 
@@ -65,10 +64,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
-        if grad_loss.device.type == "cpu" and float(grad_loss) == 1.0:
+        known = float(grad_loss) if grad_loss.device.type == "cpu" else None  # reading a GPU's number would wait for it
+        if ctx.added:
+            assert known in (1.0, None), "the head's gradient is already added: scale the weights, not the loss"  # noqa: S101
+        if ctx.added or known == 1.0:
             scaled = ctx.saved_tensors
         else:
-            assert not ctx.added, "the head's gradient is already added: scale the weights, not the loss"  # noqa: S101
             scaled = [None if grad is None else grad * grad_loss.to(grad.dtype) for grad in ctx.saved_tensors]
         grad_hidden_ND, grad_head_VD, grad_bias_V = scaled
         return grad_hidden_ND, grad_head_VD, None, None, grad_bias_V, None, None
@@ -110,7 +111,7 @@ def nats_per_token(hidden_BTD: Tensor, head_VD: Tensor, targets_BT: Tensor) -> T
 def _chunks(hidden_ND: Tensor, head_VD: Tensor, bias_V: Tensor | None) -> Iterator[tuple[slice, Tensor]]:
     """Chunks of rows and their logits, which the next chunk overwrites."""
     count, vocabulary = len(hidden_ND), len(head_VD)
-    at_once = max(64, CHUNK_VALUES * (1 if hidden_ND.device.type == "cpu" else 4) // vocabulary)
+    at_once = max(64, CHUNK_VALUES * (1 if hidden_ND.device.type == "cpu" else GPU_FACTOR) // vocabulary)
     size = -(-count // max(1, -(-count // at_once)))  # chunks of about one size
     room_RV = hidden_ND.new_empty(size, -(-vocabulary // 64) * 64)[:, :vocabulary]  # rows begin where cache lines begin
     for start in range(0, count, max(1, size)):

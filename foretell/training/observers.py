@@ -32,7 +32,8 @@ class Evaluate:
             return
         (loss, bits_per_byte), progress = self._score(state.model), state.progress
         report.held_out_loss, report.held_out_bits_per_byte = loss, bits_per_byte
-        if progress.best_held_out_loss is None or loss < progress.best_held_out_loss:
+        better = progress.best_held_out_loss is None or loss < progress.best_held_out_loss
+        if better and not progress.strikes:  # amid skipped steps its checkpoint may be of a way that is given up
             progress.best_held_out_loss, progress.best_step, progress.evaluations_without_gain = loss, report.step, 0
         else:
             progress.evaluations_without_gain += 1

@@ -24,12 +24,18 @@ def role_of(name: str, parameter: Tensor) -> Role:
     """What a parameter is for the optimizer."""
     if parameter.ndim < 2:
         return "vectors"
-    return "tables" if "embedding" in name or name.startswith("head") else "matrices"
+    return "tables" if "embedding" in name or name.startswith(("head", "next_sentence")) else "matrices"
+
+
+def part_of(name: str) -> str:
+    """The part of the model that a parameter belongs to: token_embedding, blocks.0, …, head."""
+    words = name.split(".")
+    return ".".join(words[: 2 if len(words) > 1 and words[1].isdigit() else 1])
 
 
 @dataclass
 class Group:
-    """master, gradient, average: fp32. working: in the compute dtype. The named parameters are views of it, their gradients fp32."""
+    """master, gradient, average: fp32. working: in the compute dtype; the named parameters are views of it, with fp32 gradients."""
 
     role: Role
     named: dict[str, nn.Parameter]
@@ -65,11 +71,8 @@ class FlatParameters:
         for group in self.groups if average else ():
             group.average = group.master.clone()
 
-    def expect(self, last: bool) -> None:
-        """Nothing: gradients are summed over the ranks after all passes, so that accumulation costs no more than one pass."""
-
     def reduce(self, ranks: Ranks) -> None:
-        """After all passes: sum the gradients over the ranks, one vector after the other, not overlapped with the backward pass."""
+        """After all passes: sum the gradients over the ranks, so that accumulation costs no more; not overlapped with backward."""
         for group in self.groups:
             ranks.all_reduce(group.gradient)
 
@@ -83,8 +86,7 @@ class FlatParameters:
         squares: dict[str, float] = {}
         for group in self.groups:
             for name, gradient in group.split(group.gradient).items():
-                words = name.split(".")
-                part = ".".join(words[: 2 if len(words) > 1 and words[1].isdigit() else 1])
+                part = part_of(name)
                 squares[part] = squares.get(part, 0.0) + float(torch.linalg.vector_norm(gradient)) ** 2
         return {part: square**0.5 for part, square in squares.items()}
 
@@ -124,6 +126,10 @@ class FlatParameters:
             for group, master in zip(self.groups, kept, strict=True):
                 if group.average is not None:
                     group.working.copy_(master)
+
+    def whole(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Named tensors as they are: each rank holds all."""
+        return tensors
 
     def named_masters(self) -> dict[str, Tensor]:
         """The fp32 weights under the model's own names, as views."""

@@ -40,6 +40,8 @@ class Profile:
             with _quietly():
                 self._profiler.start()
         report, self._done = self._step(state), self._done + 1
+        if state.finished and self._done <= WARM_UP:
+            self._terminal.warn(f"the run has ended too early for a profile: it needs more than {WARM_UP} steps")
         if self._profiler is not None and (self._done == WARM_UP + STEPS or state.finished):
             with _quietly():
                 self._profiler.stop()

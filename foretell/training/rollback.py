@@ -3,13 +3,15 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from foretell.base.errors import ForetellError
-from foretell.base.files import remove
+from foretell.base.errors import CheckpointError, ForetellError
+from foretell.base.files import damaged_files, remove
 from foretell.training.checkpoint import checkpoint_path, checkpoints, restore
 from foretell.training.guard import STRIKES
 from foretell.training.state import StepReport, TrainState
 
 RETURNS = 3  # to one checkpoint; then the fault is not in the batches
+KEPT = ("steps", "asked_steps", "asked_patience", "stop_reason", "skipped", "rollbacks", "elapsed_seconds", "peak_bytes")
+"""Of the counters, what going back does not undo."""
 
 
 class Diverged(ForetellError):
@@ -37,10 +39,14 @@ class GoBack:
             what = f"{STRIKES} steps in a row could not be learned from, and {where_to}: {report.skipped}"
             cure = f"a lower rate, e.g. optimizer.learning_rate={self._learning_rate / 4:g}, or a longer schedule.warmup_steps"
             raise Diverged(what, where=f"step {report.step}", cure=cure)
-        reached, rollbacks, asked = state.next_sample, progress.rollbacks + 1, progress.stop_reason
+        if damage := damaged_files(path):
+            cure = "restore it from a copy, or move it away: --resume then continues from the newest"
+            raise CheckpointError(f"the checkpoint to go back to is damaged: {damage[0]}", where=str(path), cure=cure)
+        reached, kept = state.next_sample, {name: getattr(progress, name) for name in KEPT}
         restore(path, state)
         jumped = reached - state.next_sample
-        progress.jumped, progress.rollbacks, progress.stop_reason = progress.jumped + jumped, rollbacks, asked
+        vars(progress).update(kept)
+        progress.jumped, progress.rollbacks = progress.jumped + jumped, progress.rollbacks + 1
         progress.went_back_to, progress.returns = good_step, returns
         if jumped:
             state.memory = None  # what an LSTM read before the jump belongs elsewhere

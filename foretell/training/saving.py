@@ -16,12 +16,12 @@ from torch.distributed import ProcessGroup
 
 from foretell.base.files import SEAL, atomic_path, seal, translated_write_errors
 from foretell.base.records import dump, read_json
-from foretell.compute.device import available_bytes
 from foretell.compute.distributed import PeerLost, Ranks, peers
 from foretell.interop.configs import to_hugging_face
 from foretell.interop.foreign import Foreign
 from foretell.interop.huggingface import write_foreign
 from foretell.interop.tensors import SAFETENSORS
+from foretell.planning.hardware import free_bytes
 from foretell.tokenizers.tokenizer import Tokenizer
 from foretell.training.checkpoint import SHARDS, Snapshot, checkpoint_path, prune, snapshot, write_checkpoint, write_rest
 from foretell.training.parameters import FlatParameters
@@ -66,13 +66,15 @@ class Saver:
         taken, spread = snapshot(state), not isinstance(state.parameters, FlatParameters)
         if spread and self._group is None:
             self._group = dist.new_group(backend="gloo", timeout=timedelta(seconds=WRITING_SECONDS))
+        if self._staging is not None and (spread or ranks.is_first):
+            crowded = not self._staging.fits(taken, ranks.local_size)
+            if ranks.sums([crowded])[0] if spread else crowded:
+                self._staging = None  # too little memory, on all ranks or none: the step waits instead
         if spread or ranks.is_first:
             self._begin(path, taken, ranks.is_first)
         ranks.from_first(f"begun/{self._calls}", str)  # the others wait as long as it takes, and no collective gives up
 
     def _begin(self, path: Path, taken: Snapshot, first: bool) -> None:
-        if self._staging is not None and not self._staging.fits(taken):
-            self._staging = None  # too little memory: the step waits instead
         taken = self._staging.copied(taken) if self._staging is not None else taken
         writing = self._writing = Future[None]()
 
@@ -121,11 +123,11 @@ class Staging:
         self._copies: dict[str, Tensor] = {}
         self._mesh: DeviceMesh | None = None
 
-    def fits(self, taken: Snapshot) -> bool:
-        """Whether there is memory for the copies, on this rank."""
+    def fits(self, taken: Snapshot, local_size: int) -> bool:
+        """Whether there is memory for the copies, on this rank, one of local_size on its machine."""
         tensors: list[Any] = [*taken.weights.values(), *taken.moments.values()]
         needed = sum((tensor.to_local() if hasattr(tensor, "to_local") else tensor).nbytes for tensor in tensors)
-        return bool(self._copies) or 1.1 * needed < available_bytes(torch.device("cpu"))
+        return bool(self._copies) or 1.1 * needed < free_bytes() // local_size
 
     @torch.no_grad()
     def copied(self, taken: Snapshot) -> Snapshot:
@@ -145,8 +147,8 @@ class Staging:
         if key not in self._copies or self._copies[key].shape != tensor.shape:
             self._copies[key] = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu", pin_memory=tensor.is_cuda)
         copy = self._copies[key]
-        if tensor.is_cuda:
-            copy.copy_(tensor, non_blocking=True)
+        if tensor.is_cuda or tensor.dtype == torch.bfloat16:  # which numpy does not know
+            copy.copy_(tensor.detach(), non_blocking=tensor.is_cuda)
         else:
             np.copyto(copy.numpy(), tensor.detach().numpy())  # torch's copy is 5 times slower when its threads wait for busy cores
         return copy

@@ -30,7 +30,7 @@ from foretell.base.files import digest
 from foretell.compute.distributed import Ranks, peers
 from foretell.models.network import Network
 from foretell.training.muon import Muon
-from foretell.training.parameters import ROLES, Role, role_of
+from foretell.training.parameters import ROLES, Role, part_of, role_of
 from foretell.training.updates import Optimizer
 
 Named = dict[str, Tensor]
@@ -77,11 +77,10 @@ class ShardedMuon(Muon):
         """One update from the gradients. On all ranks."""
         (group,) = self.param_groups
         for name, parameter in self._group.named.items():
-            rows, new = (
-                self._group.rows[name],
-                {"step": torch.zeros(()), "momentum_buffer": torch.zeros_like(self._group.rows[name])},
-            )
-            state = self.state.setdefault(rows, new)
+            rows = self._group.rows[name]
+            if rows not in self.state:
+                self.state[rows] = {"step": torch.zeros(()), "momentum_buffer": torch.zeros_like(rows)}
+            state = self.state[rows]
             assert rows.grad is not None  # noqa: S101
             state["step"] += 1
             momentum = state["momentum_buffer"].lerp_(rows.grad, 1 - group["momentum"])
@@ -116,13 +115,12 @@ class ShardedParameters:
         parts = {role: {name: p for name, p in named.items() if roles[name] == role} for role in ROLES}
         self.groups = [ShardedGroup(role, part, average) for role, part in parts.items() if part]
 
-    def expect(self, last: bool) -> None:
-        """Before each pass: in the batch's last one gradients are summed over the ranks."""
-        self._root.set_requires_gradient_sync(last)
-
     @torch.no_grad()
     def reduce(self, ranks: Ranks) -> None:
-        """After the last backward pass: lay the summed gradients beside the masters."""
+        """After the last backward pass: lay the gradients, summed over ranks and passes, beside the masters.
+
+        They are summed over the ranks after each pass: to wait for the last would need the whole model's gradient on each rank.
+        """
         for group in self.groups:
             for name, parameter in group.named.items():
                 rows, gradient = group.rows[name], parameter.grad
@@ -136,9 +134,7 @@ class ShardedParameters:
         """The norm of the gradient of each part of the model: token_embedding, blocks.0, …, head."""
         squares: dict[str, float] = {}
         for name, square in self._squares():
-            words = name.split(".")
-            part = ".".join(words[: 2 if len(words) > 1 and words[1].isdigit() else 1])
-            squares[part] = squares.get(part, 0.0) + square
+            squares[part_of(name)] = squares.get(part_of(name), 0.0) + square
         return {part: math.sqrt(square) for part, square in zip(squares, self._ranks.sums(list(squares.values())), strict=True)}
 
     def clip(self, norm: float, limit: float | None) -> None:
@@ -175,6 +171,10 @@ class ShardedParameters:
             self._root.reshard()
             self._exchange()
 
+    def whole(self, tensors: Named) -> Named:
+        """Named DTensors gathered, in the host's memory. On all ranks."""
+        return {name: _sharded(tensor).full_tensor().cpu() for name, tensor in tensors.items()}
+
     def named_masters(self) -> Named:
         """The fp32 weights under the model's own names, DTensors."""
         return {name: tensor for group in self.groups for name, tensor in group.whole(group.rows).items()}
@@ -198,6 +198,7 @@ class ShardedParameters:
     @torch.no_grad()
     def load(self, weights: Mapping[str, Tensor], averages: Mapping[str, Tensor]) -> None:
         """Fill masters and averages from named fp32 tensors, whole ones or DTensors; averages begin at the weights without."""
+        self._root.reshard()  # what a forward pass has gathered is not of these weights
         for group in self.groups:
             for name, rows in group.rows.items():
                 rows.copy_(_own(weights[name], group.named[name]))

@@ -37,6 +37,9 @@ class Progress:
     recent_norms: list[float] = field(default_factory=list)
     elapsed_seconds: float = 0.0
     peak_bytes: int = 0
+    asked_steps: int | None = None
+    """The recipe's steps and patience when they were last looked at: a resumed run sees that they were changed."""
+    asked_patience: int | None = None
     best_held_out_loss: float | None = None
     best_step: int | None = None
     evaluations_without_gain: int = 0

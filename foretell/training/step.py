@@ -35,7 +35,7 @@ def train_step(
     loss, memory = _accumulate(state, micro_batches, totals, training, state.model if forward is None else forward)
     loss = state.ranks.sums([loss])[0]  # before the gradients: over gloo, where a rank that is gone is noticed on any device
     parameters.reduce(state.ranks)
-    norm = parameters.gradient_norm()
+    norm = state.ranks.first([parameters.gradient_norm()])[0]  # all judge and clip by one number, or they would drift apart
     share = learning_rate_share(progress.step, progress.steps, schedule)
     skipped = verdict(progress, loss, norm, training.spike_sigma)
     parts: dict[str, float] = {}
@@ -65,8 +65,7 @@ def _accumulate(
     state: TrainState, micro_batches: Sequence[Batch], totals: Totals, training: TrainingSettings, forward: Forward
 ) -> tuple[float, LSTMState | None]:
     loss_sum, read, rows = 0.0, list[LSTMState](), 0
-    for number, batch in enumerate(micro_batches, start=1):
-        state.parameters.expect(last=number == len(micro_batches))
+    for batch in micro_batches:
         memory = state.memory.rows(rows, len(batch.tokens_BT)) if state.memory else None
         with record_function("step: forward and loss"):
             loss = objective(state.model, batch, totals, forward, memory, training)

@@ -236,6 +236,14 @@ def test_three_in_a_row_go_back_and_jump_the_same_way_whenever_it_is_stopped(
     assert (state["rollbacks"], state["went_back_to"], state["jumped"]) == (1, 8, 4 * 64)
     steps = [record["step"] for record in read_lines(tmp_path / "run" / "metrics.jsonl")]
     assert steps == sorted(set(steps)) and steps[-1] == 24
+    assert "not a finite number" in (tmp_path / "run" / "log.txt").read_text()
+
+
+def test_going_back_does_not_undo_a_changed_end(shards_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Interrupted):
+        pretrain(recipe_of(shards_folder), tmp_path / "run", quiet(), extra=(StopAt(9),))
+    poison(monkeypatch, {1, 2, 3, 4, 5, 6, 7, 8, 9})
+    assert pretrain(recipe_of(shards_folder), tmp_path / "run", quiet(), resume=("training.steps=28",))["steps"] == 28
 
 
 def test_a_run_that_cannot_be_helped_ends_and_names_the_cure(
@@ -262,6 +270,8 @@ EXTRAS = {
     "ramp": {"schedule": {"batch_ramp_steps": 15, "decay": "inverse_sqrt"}},
     "documents": {"data": {"document_mask": True}},
     "bf16": {"training": {"precision": "bf16", "ema_decay": 0.9}},
+    "lstm-bf16": {"training": {"precision": "bf16"}, "model": {"preset": "lstm", "d_hidden": 32, "n_head": None}},
+    "at once": {"training": {"async_checkpoint": False, "checkpoint_activations": True}},
 }
 
 

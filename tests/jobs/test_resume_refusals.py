@@ -14,7 +14,7 @@ from tiny_runs import StopAt, quiet, recipe_of, weights
 from foretell.base.console import Terminal
 from foretell.base.errors import CheckpointError, DataError, Interrupted, SettingError
 from foretell.base.files import seal
-from foretell.jobs import pretrain as module
+from foretell.jobs import prepare as module
 from foretell.jobs.pretrain import pretrain
 
 
@@ -92,9 +92,7 @@ def test_shards_that_turn_out_to_be_damaged_while_it_trains_end_the_run(
     shards_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Large shards are verified behind the first steps: nothing is finished before they are."""
-    from foretell.jobs import prepare
-
-    monkeypatch.setattr(prepare, "VERIFIED_AT_ONCE", 0)
+    monkeypatch.setattr(module, "VERIFIED_AT_ONCE", 0)
     shards = Path(shutil.copytree(shards_folder, tmp_path / "shards"))
     with (shards / "train-tokens.bin").open("r+b") as stream:
         stream.write(b"\x01\x02")
@@ -146,3 +144,24 @@ def test_the_command_that_began_a_run_continues_it(shards_folder: Path, tmp_path
     assert main(command) == 0 and weights(tmp_path / "run") == before
     assert main([*command, "training.steps=5"]) == 0 and weights(tmp_path / "run") != before
     assert main([*command, "model.size=micro"]) == 2
+
+
+def test_a_run_that_was_lengthened_and_killed_before_it_saved_is_lengthened_still(
+    stopped: Callable[[Path], Path], shards_folder: Path, tmp_path: Path
+) -> None:
+    def kill(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    run = stopped(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(recipe_of(shards_folder), run, quiet(), resume=("training.steps=30",), extra=(kill,))
+    assert pretrain(recipe_of(shards_folder), run, quiet(), resume=("training.steps=30",))["steps"] == 30
+
+
+def test_a_run_that_stopped_early_goes_on_with_more_patience(shards_folder: Path, tmp_path: Path) -> None:
+    changes = {"optimizer": {"learning_rate": 0.3}, "schedule": {"decay": "constant"}}
+    recipe = recipe_of(shards_folder, training={"steps": 60, "patience": 1, "evaluate_every": 5}, **changes)
+    first = pretrain(recipe, tmp_path / "run", quiet())["steps"]
+    assert first < 60
+    assert pretrain(recipe, tmp_path / "run", quiet(), resume=())["steps"] == first
+    assert pretrain(recipe, tmp_path / "run", quiet(), resume=("training.patience=20",))["steps"] > first

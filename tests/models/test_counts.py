@@ -138,7 +138,7 @@ def test_halved_attention_is_the_exact_average(context: int, window: int | None)
     seen = 0.0
     for layer in range(config.n_layer):
         mask_TT = attention_mask(
-            config, context, 0, torch.ones(1, context, dtype=torch.bool), torch.zeros(()), window if layer % 2 else None
+            config, context, 0, torch.zeros(()), torch.ones(1, context, dtype=torch.bool), window=window if layer % 2 else None
         )
         assert mask_TT is not None
         seen += int((mask_TT == 0).sum()) / context

@@ -120,3 +120,14 @@ def test_bf16_is_near_fp32() -> None:
     rounded = cross_entropy_sum(hidden.bfloat16(), head_, targets, weight, bias_)
     torch.testing.assert_close(rounded, exact, rtol=5e-3, atol=0)
     assert [grad.dtype for grad in torch.autograd.grad(rounded, (head_, bias_))] == [torch.bfloat16] * 2
+
+
+def test_on_another_device_the_added_gradient_is_trusted_to_be_unscaled() -> None:
+    """As on a GPU, whose numbers are not read: the bf16 head of FlatParameters, whose gradient the loss adds itself."""
+    head_VD = torch.nn.Parameter(torch.zeros(50, 8, dtype=torch.bfloat16, device="meta"))
+    head_VD.grad_dtype = torch.float32
+    head_VD.grad = torch.zeros(50, 8, device="meta")
+    hidden_BTD = torch.zeros(2, 3, 8, dtype=torch.bfloat16, device="meta", requires_grad=True)
+    targets_BT = torch.zeros(2, 3, dtype=torch.long, device="meta")
+    cross_entropy_sum(hidden_BTD, head_VD, targets_BT, torch.ones(2, 3, device="meta")).backward()  # type: ignore[no-untyped-call]
+    assert hidden_BTD.grad is not None and hidden_BTD.grad.shape == hidden_BTD.shape
