@@ -17,7 +17,7 @@ def test_time_to_loss_compares_both_recipes_and_writes_the_table(data_folder: Pa
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
     rows = [line.strip("| ").split(" | ") for line in out.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
-    runs = [row for row in rows if row[2] in ("classic", "modern")]
+    runs = [row for row in rows if row[2:] and row[2] in ("classic", "modern")]
     assert [(row[0], row[2]) for row in runs] == [
         (task, name) for task in ("shakespeare", "books") for name in ("classic", "modern")
     ]

@@ -1,6 +1,5 @@
 """Which device, how many threads, how fast it can be at best, how much memory is used."""
 
-import os
 import resource
 import sys
 import time
@@ -10,10 +9,10 @@ import psutil
 import torch
 
 from foretell.base.errors import SettingError
+from foretell.base.machine import WIDE_ENOUGH, usable_processors
 
 Precision = Literal["fp32", "bf16"]
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
-WIDE_ENOUGH = 64  # below this width bf16 gains nothing: the operations around the products dominate
 ONE_THREAD_FLOPS = 5e9  # a micro-batch of less work (0.8M parameters, 768 tokens) is as fast on one thread: the others only wait
 _MIN_GAIN = 1.3  # bf16 must multiply this much faster than fp32 before it is chosen
 
@@ -38,7 +37,7 @@ def set_threads(count: int | None, work_flops: float | None = None) -> int:
     if count is None and work_flops is not None and work_flops < ONE_THREAD_FLOPS:
         count = 1
     if count is None:
-        usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        usable = usable_processors()
         count = min(usable, torch.get_num_threads()) if usable > 2 else usable
     torch.set_num_threads(count)
     return count

@@ -24,6 +24,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from foretell.base.errors import ForetellError, Interrupted, SettingError, first_line
+from foretell.base.machine import usable_processors
 
 PATIENCE_SECONDS = 1.0  # for the other ranks' last words
 STARTING_SECONDS = 3600.0  # rank 0 verifies a whole checkpoint, or writes one to a slow disk, before the others go on
@@ -56,8 +57,7 @@ class Ranks:
         """Of several processes on a machine each takes its share, or OMP_NUM_THREADS (1 is torchrun's, no wish); None: alone."""
         if self.size > 1 and (wished := os.environ.get("OMP_NUM_THREADS", "1")) not in ("", "1"):
             return int(wished)
-        processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return max(1, processors // self.local_size) if self.size > 1 else None
+        return max(1, usable_processors() // self.local_size) if self.size > 1 else None
 
     def share(self, windows: int) -> range:
         """The windows of a batch that this rank learns from: neighbours, as many as the others have or one more.

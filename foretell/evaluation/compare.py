@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from foretell.base.errors import DataError, SettingError
-from foretell.base.files import read_text
 from foretell.base.runs import RunFolder
-from foretell.evaluation.intervals import difference
+from foretell.base.units import size
+from foretell.evaluation.intervals import difference, matched
 from foretell.evaluation.page import render, svg
 
 MEASURES = ("held_out_bits_per_byte", "held_out_loss", "loss")  # by which runs are raced: the first that all of them have
 CURVES = {"loss": "training loss (nats per token)", "held_out_loss": "held-out loss (nats per token)"}
 AXES = {"step": "steps", "tokens": "tokens", "elapsed_seconds": "seconds"}
 MOST_POINTS = 1000  # of a curve
+MOST_BYTES = 2**28  # of a file: metrics of a million lines or so
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")  # Okabe & Ito 2008: for all eyes
 STYLES = ("-", "--", ":", "-.")
 
@@ -72,14 +73,21 @@ def race(sides: Sequence[Side]) -> dict[str, Any] | None:
 
 
 def verdicts(sides: Sequence[Side]) -> list[dict[str, Any]]:
-    """Every side against the first, in each metric that both have; perplexity is the loss once more."""
+    """Every side against the first, in each metric that both have and that is not the loss once more."""
     first, *others = (side.metrics for side in sides)
     return [
         {"metric": name, "side": number, **difference(first[name], metrics[name])}
         for number, metrics in enumerate(others, start=1)
         for name in first
-        if name in metrics and not name.endswith("perplexity")
+        if name in metrics and not _loss_once_more(name, first, metrics)
     ]
+
+
+def _loss_once_more(name: str, first: dict[str, dict[str, Any]], second: dict[str, dict[str, Any]]) -> bool:
+    """Perplexity, and bits per byte of the very same tokens, whose losses are paired."""
+    loss = name.removesuffix("bits_per_byte") + "loss"
+    paired = loss in first and loss in second and matched(first[loss], second[loss])
+    return name.endswith("perplexity") or (name.endswith("bits_per_byte") and paired)
 
 
 def page(values: dict[str, Any], sides: Sequence[Side]) -> str:
@@ -122,8 +130,8 @@ def _curves(sides: Sequence[Side], name: str, letters: Sequence[str]) -> str:
 
 def _settings(path: Path) -> dict[str, Any]:
     try:
-        sections = tomllib.loads(read_text(path))
-    except tomllib.TOMLDecodeError as error:
+        sections = tomllib.loads(_bytes(path).decode("utf-8"))
+    except (ValueError, RecursionError) as error:
         raise DataError(f"this is not TOML: {error}", where=str(path), cure="mend the file, or leave this run out") from error
     tables = {name: values if isinstance(values, dict) else {"": values} for name, values in sections.items()}
     return {f"{section}.{key}".rstrip("."): value for section, values in tables.items() for key, value in values.items()}
@@ -132,7 +140,7 @@ def _settings(path: Path) -> dict[str, Any]:
 def _records(path: Path) -> list[dict[str, float]]:
     """The numbers of the whole lines of metrics.jsonl. Raises DataError."""
     found = list[dict[str, float]]()
-    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+    for number, line in enumerate(_bytes(path).split(b"\n")[:-1], start=1):
         try:
             found.append({name: value for name, value in json.loads(line).items() if _is_number(value)})
             if missing := [name for name in AXES if name not in found[-1]]:
@@ -146,7 +154,7 @@ def _records(path: Path) -> list[dict[str, float]]:
 def _metrics(path: Path) -> dict[str, dict[str, Any]]:
     """The metrics of an evaluation.json. Raises DataError."""
     try:
-        metrics: dict[str, dict[str, Any]] = json.loads(read_text(path))["metrics"]
+        metrics: dict[str, dict[str, Any]] = json.loads(_bytes(path))["metrics"]
         for name, metric in metrics.items():
             bounds = [metric[bound] for bound in ("low", "high") if metric.get(bound) is not None]
             if not all(map(_is_number, [metric["value"], *bounds, *(metric.get("items") or ())])):
@@ -157,5 +165,19 @@ def _metrics(path: Path) -> dict[str, dict[str, Any]]:
     return metrics
 
 
+def _bytes(path: Path) -> bytes:
+    """A file of a run or an evaluation. Raises DataError when it cannot be read, or is too large to be one."""
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise DataError(
+            f"cannot read the file: {error}", where=str(path), cure="check the path, and that it is readable"
+        ) from error
+    if len(content) > MOST_BYTES:
+        raise DataError(f"this file has more than {size(MOST_BYTES)}", where=str(path), cure="leave this run out")
+    return content
+
+
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300  # neither NaN nor endless

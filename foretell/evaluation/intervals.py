@@ -13,13 +13,13 @@ INDEPENDENT = "from the two 95 % intervals, as if measured on independent texts 
 def difference(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
     """second − first with its 95 % interval, two-sided p, verdict and method. Both: metrics of evaluation.json.
 
-    A metric may carry `items`, one score per example or window in the order of the text; with as many on both sides and the
-    same protocol they are paired. The verdict is of this one comparison: of twenty, one errs.
+    A metric may carry `items`, one score per example or window in the order of the text; where they can be matched they are
+    paired. The verdict is of this one comparison: of twenty, one errs.
     """
-    ours, theirs, same = first.get("items") or [], second.get("items") or [], first.get("protocol") == second.get("protocol")
+    same = first.get("protocol") == second.get("protocol")
     gap, margin, method = second["value"] - first["value"], None, "no interval on one side: nothing can be said"
-    if same and len(ours) == len(theirs) >= FEWEST:
-        gaps = [b - a for a, b in zip(ours, theirs, strict=True)]
+    if matched(first, second):
+        gaps = [b - a for a, b in zip(first["items"], second["items"], strict=True)]
         gap, error = statistics.fmean(gaps), statistics.stdev(gaps) / math.sqrt(len(gaps))
         margin, method = student(len(gaps) - 1) * error, PAIRED.format(n=len(gaps))
     elif all(metric.get(bound) is not None for metric in (first, second) for bound in ("low", "high")):
@@ -30,6 +30,12 @@ def difference(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
     p = math.erfc(Z * abs(gap) / margin / math.sqrt(2)) if margin else float(gap == 0)  # 0.05 where the interval ends at 0
     verdict = "higher" if gap > margin else "lower" if gap < -margin else "cannot be told apart"
     return {"difference": gap, "low": gap - margin, "high": gap + margin, "p": p, "verdict": verdict, "method": method}
+
+
+def matched(first: dict[str, Any], second: dict[str, Any]) -> bool:
+    """Whether two metrics hold scores of the same items: as many, by one protocol, of one text (`items_of`, its digest)."""
+    same = all(first.get(name) == second.get(name) for name in ("protocol", "items_of"))
+    return same and len(first.get("items") or []) == len(second.get("items") or []) >= FEWEST
 
 
 def student(freedom: int) -> float:

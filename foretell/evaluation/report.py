@@ -20,6 +20,7 @@ def write_report(run: RunFolder, data: dict[str, Any], machine: dict[str, Any]) 
     kind = read_json(run.model / "config.json")["model_type"]
     metrics, scores = read_lines(run.metrics), read_json(run.evaluation)["metrics"]
     values = {
+        "fenced": fenced,
         "name": run.path.name,
         "kind": kind,
         "scores": [{"name": name.removeprefix("held_out_").replace("_", " "), **score} for name, score in scores.items()],
@@ -32,6 +33,12 @@ def write_report(run: RunFolder, data: dict[str, Any], machine: dict[str, Any]) 
     }
     write_text(run.model / "README.md", render("card.md.jinja", values))
     write_text(run.report, render("run.html.jinja", values))
+
+
+def fenced(text: str, language: str) -> str:
+    """A block of Markdown that shows text as it is, whatever it holds: its fence is longer than any run of backticks in it."""
+    fence = "`" * (1 + max([2, *map(len, re.findall("`+", text))]))
+    return f"{fence}{language}\n{text.removesuffix(chr(10))}\n{fence}"
 
 
 def _facts(config: ModelConfig, metrics: list[dict[str, Any]], machine: dict[str, Any]) -> dict[str, str]:

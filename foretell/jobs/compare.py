@@ -18,12 +18,13 @@ def compare(paths: Sequence[Path], out: Path, terminal: Terminal) -> dict[str, A
     """Put `paths` side by side, say what differs, and write the page. Raises ForetellError; overwrites nothing."""
     letters = string.ascii_uppercase[: len(paths)]
     if not 2 <= len(paths) == len(letters):
-        raise SettingError(f"{len(paths)} cannot be compared", where="command line", cure="give two run folders or more")
+        cure = f"give two run folders or more, {len(string.ascii_uppercase)} at most"
+        raise SettingError(f"{len(paths)} cannot be compared", where="command line", cure=cure)
     require_new(out)
     sides = [read_side(path) for path in paths]
     names = told_apart([str((path.parent if path.is_file() else path).resolve()) for path in paths])
     runs = [
-        {"letter": letter, "name": name, "path": str(path), **side.figures(), "metrics": side.metrics}
+        {"letter": letter, "name": name, "path": str(path), **side.figures(), "metrics": _without_items(side.metrics)}
         for letter, name, path, side in zip(letters, names, paths, sides, strict=True)
     ]
     settings, raced, tests = differing_settings(sides), race(sides), verdicts(sides)
@@ -37,6 +38,10 @@ def compare(paths: Sequence[Path], out: Path, terminal: Terminal) -> dict[str, A
     write_text(out, page(shown, sides))
     terminal.say(f"page: {out}")
     return {"runs": runs, "settings": settings, "reached": raced, "tests": tests, "page": str(out)}
+
+
+def _without_items(metrics: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {name: {key: value for key, value in metric.items() if key != "items"} for name, metric in metrics.items()}
 
 
 def _rows(runs: list[dict[str, Any]], raced: dict[str, Any] | None) -> dict[str, list[str]]:

@@ -256,6 +256,7 @@ def _largest(subject: Subject, hours: float, slower: float) -> dict[str, Any] | 
 def _say(subject: Subject, result: dict[str, Any], wishes: Wishes, terminal: Terminal) -> None:
     hardware, kinds, memory = subject.hardware, parameters(subject.config), result["memory_bytes"]
     guess, split = " (a guess)" if hardware.guessed else "", f", fsdp over {result['shards']}" if result["shards"] > 1 else ""
+    split += " with cpu_offload" if split and subject.recipe.training.cpu_offload else ""
     steps, step_tokens = subject.recipe.training.steps, subject.rows * subject.config.context_length
     ratio, each = result["tokens_per_parameter"], duration(result["step_seconds"])
     small = "; so small a model is outside of what it was fitted to" if kinds.total < FITTED_FROM else ""

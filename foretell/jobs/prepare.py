@@ -24,11 +24,12 @@ from foretell.interop.huggingface import load_config, load_model
 from foretell.jobs.feed import training_batches
 from foretell.jobs.recipe import Recipe
 from foretell.models.build import build, initialise
-from foretell.models.config import LSTMConfig, ModelConfig, TransformerConfig, described
+from foretell.models.config import ModelConfig, described
 from foretell.models.counts import flops_per_token, parameter_count
 from foretell.models.gpt import GPT
 from foretell.models.network import Network
 from foretell.models.settings import ModelSettings, resolve
+from foretell.planning.checks import require_divisible, require_spreadable, require_suited
 from foretell.planning.hardware import free_bytes
 from foretell.planning.memory import MemoryPlan, plan_memory, require_memory, training_memory
 from foretell.tokenizers.config import Kind
@@ -89,14 +90,20 @@ def prepare(recipe: Recipe, path: Path, terminal: Terminal, resume: Resume, rank
     verification = _verified(shards, ranks)
     begin = found or recipe.model.start_from
     config, notes = _resolve_model(recipe.model, begin, tokenizer)
-    _refuse_what_does_not_fit_together(recipe, config)
+    require_suited(
+        config,
+        recipe.model.preset,
+        document_mask=recipe.data.document_mask,
+        checkpoint_activations=recipe.training.checkpoint_activations,
+        batch_ramp_steps=recipe.schedule.batch_ramp_steps,
+    )
     device = ranks.device if ranks.size > 1 else chosen_device(recipe.training.device)
     work_flops = flops_per_token(config) * recipe.training.micro_batch * config.context_length
     threads = set_threads(recipe.training.threads or ranks.threads, work_flops)
     precision, reason = _precision(recipe, device, config, ranks)
     notes.append(f"precision {precision} ← {reason}; {threads} {'thread' if threads == 1 else 'threads'} on {device}")
-    batch_tokens = _batch_tokens(recipe, config.context_length)
-    rows = batch_tokens // config.context_length
+    batch_tokens = recipe.training.batch_tokens or recipe.training.micro_batch * config.context_length
+    rows = require_divisible(batch_tokens, config.context_length)
     training_batches(config, recipe.data, shards, tokenizer, seed=recipe.training.seed, rows=rows)  # refuses text that is too short
     ranks.share(batch_windows(0, rows, recipe.schedule))  # refuses more ranks than windows
     memory, spread = _memory(recipe, config, precision, device, ranks)
@@ -202,26 +209,15 @@ def _memory(
         checkpoint_activations=training.checkpoint_activations,
         ema=training.ema_decay is not None,
         kind=device.type,
+        offload=training.cpu_offload,
     )
-    crowded = ranks.sums([whole.total - whole.libraries > room])[0] > 0
+    crowded = ranks.sums([whole.needed - whole.libraries > room])[0] > 0
     spread = ranks.size > 1 and (training.parallel == "fsdp" or (training.parallel == "auto" and crowded))
-    if spread and training.compile:
-        what = "this cannot be used for a model that is spread over processes (FSDP)"
-        raise SettingError(what, where="training.compile=true", cure="training.parallel=ddp, or leave it out")
+    if spread:
+        require_spreadable(config, training.compile)
     memory = plan_memory(replace(whole.workload, shards=ranks.size)) if spread else whole
     require_memory(memory, room, config, training.micro_batch)
     return memory, spread
-
-
-def _refuse_what_does_not_fit_together(recipe: Recipe, config: ModelConfig) -> None:
-    decoder = isinstance(config, TransformerConfig) and config.causal
-    for key, wanted, able in (
-        ("data.document_mask", recipe.data.document_mask, decoder),
-        ("training.checkpoint_activations", recipe.training.checkpoint_activations, decoder),
-        ("schedule.batch_ramp_steps", recipe.schedule.batch_ramp_steps, not isinstance(config, LSTMConfig)),
-    ):
-        if wanted and not able:
-            raise SettingError(f"a {recipe.model.preset} cannot be trained with this", where=key, cure=f"leave {key} out")
 
 
 def _verified(shards: ShardReader, ranks: Ranks) -> Future[None]:
@@ -256,14 +252,6 @@ def _resolve_model(settings: ModelSettings, begin: Path | None, tokenizer: Token
         cure = f"make shards with it: foretell shards build CORPUS --tokenizer {begin} --out DIR"
         raise ModelError("the shards were made with another tokenizer than the model's", where=str(begin), cure=cure)
     return config.replace(dropout=settings.dropout), [f"architecture, sizes and weights ← {begin}"]
-
-
-def _batch_tokens(recipe: Recipe, context: int) -> int:
-    tokens = recipe.training.batch_tokens or recipe.training.micro_batch * context
-    if tokens % context:
-        what = f"batch_tokens = {tokens} is not a multiple of context_length = {context}"
-        raise SettingError(what, where="[training]", cure=f"training.batch_tokens={max(1, round(tokens / context)) * context}")
-    return tokens
 
 
 def _resolved(recipe: Recipe, config: ModelConfig, text: Manifest, kind: str, **training: Any) -> Recipe:

@@ -93,3 +93,10 @@ def test_one_window_has_no_interval() -> None:
 def test_the_protocol_says_what_was_measured() -> None:
     told = masked_protocol(128, 0.15, "fp32")
     assert "15%" in told and "windows of 128 tokens" in told and "fp32" in told
+
+
+def test_the_loss_of_each_window_is_written_down(model: BERT) -> None:
+    metrics = MaskedScore.of(np.array([[4, 8.0, 2, 1], [0, 0.0, 0, 1], [2, 5.0, 1, 0]]), True, "a digest").to_metrics("how")
+    assert (metrics["held_out_loss"]["items"], metrics["held_out_loss"]["items_of"]) == ([2.0, 2.5], "a digest")
+    first, second = (score_masked(model, batches(micro_batch)) for micro_batch in (1, 5))
+    assert first.items_of == second.items_of and first.items == pytest.approx(second.items, abs=2e-5) and len(first.items) == ROWS

@@ -1,6 +1,7 @@
 """Scores are what torch's cross-entropy says, count every token once, and come with honest intervals."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from foretell.data.batches import Batch
-from foretell.evaluation.perplexity import Score, score_batches, text_batches
+from foretell.evaluation.perplexity import Score, TextDigest, each_window, score_batches, text_batches
 from foretell.models.build import initialise
 from foretell.models.gpt import GPT
 from foretell.models.settings import ModelSettings, resolve
@@ -129,3 +130,24 @@ def test_one_window_has_no_interval_and_a_hopeless_model_a_finite_perplexity() -
     assert {metric[bound] for metric in metrics.values() for bound in ("low", "high")} == {None}
     assert math.isfinite(metrics["held_out_perplexity"]["value"])
     assert Score.of(np.empty((0, 3))).to_json() == {"tokens": 0, "bytes": 0, "loss": 0.0, "perplexity": 1.0, "bits_per_byte": 0.0}
+
+
+def test_the_loss_of_each_window_is_written_down_with_what_it_is_of() -> None:
+    windows = np.array([[10.0, 20.0, 19.0], [0.0, 0.0, 0.0], [3.0, 6.0, 1.0]])
+    metrics = Score.of(windows, "a digest").to_metrics("")
+    assert (metrics["held_out_loss"]["items"], metrics["held_out_loss"]["items_of"]) == ([1.9, 0.33333], "a digest")
+    assert "items" not in metrics["held_out_bits_per_byte"] and "items" not in Score.of(windows).to_json()
+    many = each_window(np.arange(25_000.0), np.ones(25_000))
+    assert len(many) == 10_000 and many[:3] == [0.0, 2.0, 5.0] and many[-1] == 24_997.0
+
+
+def test_a_text_is_told_from_another_however_it_is_cut_into_batches() -> None:
+    def digest_of(tokens: list[int], micro_batch: int, weight: float = 1.0) -> str:
+        digest = TextDigest()
+        for batch in text_batches(np.array(tokens), 0, 4, micro_batch):
+            digest.add(replace(batch, weight_BT=batch.weight_BT * weight))
+        return str(digest)
+
+    text = list(range(1, 15))
+    assert digest_of(text, 1) == digest_of(text, 3)
+    assert len({digest_of(text, 1), digest_of(text[:-1], 1), digest_of([9, *text[1:]], 1), digest_of(text, 1, weight=0.0)}) == 4

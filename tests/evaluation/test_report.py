@@ -118,3 +118,9 @@ def test_the_card_says_what_the_numbers_mean_and_how_to_use_the_model(run: RunFo
     ):
         assert text in card, text
     assert re.search(r"\| loss \| 3\.1875 \| 3\.\d+ to 3\.\d+ \| 576 \|", card)
+
+
+def test_backticks_do_not_leave_their_block(run: RunFolder) -> None:
+    append_record(run.samples, {"step": 21, "text": "```\n# not a title\n````\n"})
+    _, card = written(run)
+    assert "\n`````text\n```\n# not a title\n````\n`````\n" in card and "\n```toml\n[model]\nn_layer = 2\n```\n" in card

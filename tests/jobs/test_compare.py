@@ -7,9 +7,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from foretell.base.records import dump
 from foretell.cli.main import main
+from foretell.evaluation.perplexity import Score
 
 NASTY = '<script>alert("x")</script> & $\\frac{$ {{ 7*7 }}'
 
@@ -80,6 +83,35 @@ def test_items_are_paired_and_evaluations_stand_for_themselves(tmp_path: Path, c
     assert "No side has metrics of training" in (tmp_path / "page.html").read_text()
 
 
+def test_only_the_same_text_is_paired_and_its_bits_per_byte_are_the_loss_once_more(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, shift, text in (("a", 0.0, "one"), ("b", 0.1, "one"), ("c", 0.1, "other")):
+        windows = np.array([[10.0, 30.0, 20.0 + number % 7 + shift * (1 + number % 2)] for number in range(40)])
+        (tmp_path / name).mkdir()
+        metrics = Score.of(windows, text).to_metrics("windows of 10")
+        (tmp_path / name / "evaluation.json").write_text(dump({"metrics": metrics}))
+    sides = [tmp_path / name for name in "abc"]
+    result = compared(capsys, *sides, "--out", tmp_path / "page.html")
+    tests = {(test["side"], test["metric"]): test for test in result["tests"]}
+    assert set(tests) == {(1, "held_out_loss"), (2, "held_out_loss"), (2, "held_out_bits_per_byte")}
+    assert tests[1, "held_out_loss"]["method"].startswith("paired: the same 40 items")
+    assert tests[1, "held_out_loss"]["verdict"] == "higher"
+    assert tests[2, "held_out_loss"]["method"].startswith("from the two 95 % intervals")
+    assert tests[2, "held_out_loss"]["verdict"] == "cannot be told apart"
+    assert all("items" not in metric for run in result["runs"] for metric in run["metrics"].values())
+
+
+def test_a_file_that_is_too_large_is_not_read(
+    make_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = make_run(tmp_path / "first"), make_run(tmp_path / "second")
+    monkeypatch.setattr("foretell.evaluation.compare.MOST_BYTES", 2**10)
+    assert main(["compare", str(first), str(second), "--out", str(tmp_path / "page.html")]) == 1
+    error = capsys.readouterr().err
+    assert "this file has more than 1 KiB" in error and str(first / "metrics.jsonl") in error
+
+
 def test_three_are_compared_with_the_first_by_what_all_of_them_measured(
     make_run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -104,6 +136,8 @@ def test_three_are_compared_with_the_first_by_what_all_of_them_measured(
         ("evaluation.json", '{"metrics": {"loss": {"value": "low"}}}', "loss is no number"),
         ("evaluation.json", '{"metrics": {"loss": {"value": 1, "items": ["x"]}}}', "loss is no number"),
         ("evaluation.json", '{"metrics": {"loss": {"value": NaN}}}', "loss is no number"),
+        ("evaluation.json", f'{{"metrics": {{"loss": {{"value": {10**400}}}}}}}', "loss is no number"),
+        ("metrics.jsonl", f'{{"step": {10**400}, "tokens": 2, "elapsed_seconds": 1}}\n', "it says nothing of step"),
     ],
 )
 def test_damaged_files_are_named(
@@ -118,7 +152,11 @@ def test_damaged_files_are_named(
 
 def test_what_cannot_be_compared_is_refused(make_run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, page = make_run(tmp_path / "first"), tmp_path / "page.html"
-    for words, told in (([first], "1 cannot be compared"), ([first, tmp_path], "neither a run nor an evaluation")):
+    for words, told in (
+        ([first], "1 cannot be compared"),
+        ([first] * 27, "give two run folders or more, 26 at most"),
+        ([first, tmp_path], "neither a run nor an evaluation"),
+    ):
         assert main(["compare", *map(str, words), "--out", str(page)]) == 2
         assert told in capsys.readouterr().err and not page.exists()
     page.write_text("mine")

@@ -23,7 +23,7 @@ from foretell.models.counts import flops_per_token, parameter_count
 from foretell.models.settings import resolve
 from foretell.planning.duration import Speed
 from foretell.planning.memory import BLOCK, EXPLICIT_UP_TO, LOGITS_AT_ONCE
-from foretell.training.loss import CHUNK_VALUES
+from foretell.training.loss import CHUNK_VALUES, GPU_FACTOR
 
 PROMISED = {"parameters", "flops_per_token", "memory_bytes", "tokens_per_second", "duration_seconds"}
 PARTS = {"weights", "gradients", "optimizer", "activations", "logits", "total"}
@@ -102,8 +102,43 @@ def test_what_will_not_fit_is_3_after_the_plan(capsys: pytest.CaptureFixture[str
     what, where, cure = shown.err.splitlines()[-3:]
     assert what == f"error: not enough memory: about {size(needed)} needed, {size(80e9)} free"
     assert where == "where: each of 8 × NVIDIA H100 SXM"
-    found = re.search(r"model.n_layer=\d+ .* or (\d+) such devices with training.checkpoint_activations=true$", cure)
+    found = re.search(r"training.cpu_offload=true .* or (\d+) such devices with training.checkpoint_activations=true$", cure)
     assert found and planned("gpt3-175b", "training.checkpoint_activations=true", hardware=f"h100x{found[1]}")[1] is None
+
+
+def test_a_plan_agrees_with_the_run_about_the_copy_of_a_checkpoint() -> None:
+    result, problem, told = planned("gpt2", "training.micro_batch=1", hardware="cpu-laptop")
+    memory = result["memory_bytes"]
+    assert problem is None and memory["staging"] > 0 and result["needed_bytes"] == memory["total"] - memory["staging"]
+    assert f"{size(result['needed_bytes'])} of" in told and "without room for it checkpoints are written at once" in told
+
+
+def test_offloading_makes_room(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["plan", "gpt3-6.7b", "training.parallel=fsdp", "--hardware", "rtx-4090x2"]
+    assert command.main(words) == 3 and "training.cpu_offload=true" in capsys.readouterr().err
+    assert command.main([*words, "training.cpu_offload=true"]) == 0
+    assert "fsdp over 2 with cpu_offload" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (["tiny", "training.batch_tokens=1000"], "batch_tokens = 1000 is not a multiple of context_length = 64"),
+        (["gpt2", "training.batch_tokens=4096", "--hardware", "h100x8"], "8 processes cannot share a batch of 4 windows"),
+        (["gpt2", "training.parallel=fsdp", "training.compile=true", "--hardware", "h100x8"], "spread over processes"),
+        (["lstm-small", "training.parallel=fsdp", "--hardware", "h100x8"], "a network without layers of one kind"),
+        (["bert-tiny", "training.checkpoint_activations=true"], "cannot be trained with this"),
+    ],
+)
+def test_a_plan_refuses_what_a_run_refuses(words: list[str], what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["plan", *words]) == 2
+    shown = capsys.readouterr()
+    assert what in shown.err and "try: " in shown.err and shown.out == ""
+
+
+def test_no_more_devices_are_named_than_a_batch_has_windows(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["plan", "gpt3-175b", "training.batch_tokens=32768", "--hardware", "h100x8"]  # 16 windows
+    assert command.main(words) == 3 and "such devices" not in capsys.readouterr().err
 
 
 def test_the_largest_model_in_some_hours_is_planned_to_take_them() -> None:
@@ -164,4 +199,5 @@ def test_a_plan_with_measured_speed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_planning_counts_with_the_sizes_of_the_engine() -> None:
-    assert LOGITS_AT_ONCE["cpu"] == CHUNK_VALUES and (EXPLICIT_UP_TO, BLOCK) == (attention.EXPLICIT_UP_TO, attention.BLOCK)
+    assert LOGITS_AT_ONCE == {"cpu": CHUNK_VALUES, "cuda": CHUNK_VALUES * GPU_FACTOR}
+    assert (EXPLICIT_UP_TO, BLOCK) == (attention.EXPLICIT_UP_TO, attention.BLOCK)

@@ -58,9 +58,11 @@ def test_gpt1_and_bert_begin_as_published() -> None:
 
 @pytest.mark.parametrize("preset", ["llama", "qwen2", "modern"])
 def test_new_blocks_are_the_identity(preset: str) -> None:
+    untied = preset == "llama"  # a vector of 0.02 would be drowned by what the first updates add to the stream
     for name, found in deviations(preset).items():
         residual = name.endswith(("out.weight", "down.weight"))
-        expected = 0.02 if "embedding" in name or "head" in name else 0.0 if residual else 64**-0.5
+        embedded = 0.3 if untied and "embedding" in name else 0.02
+        expected = embedded if "embedding" in name or "head" in name else 0.0 if residual else 64**-0.5
         assert found == pytest.approx(expected, rel=0.08, abs=1e-9), name
 
 

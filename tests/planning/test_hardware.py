@@ -46,6 +46,7 @@ def test_narrow_models_reach_less_of_the_peak() -> None:
     ("name", "setting", "width", "precision"),
     [
         ("h100", "auto", 64, "bf16"),
+        ("h100", "auto", 63, "fp32"),
         ("h100", "fp32", 4096, "fp32"),
         ("t4", "auto", 4096, "fp32"),
         ("cpu-laptop", "auto", 768, "fp32"),

@@ -48,10 +48,32 @@ def test_what_settings_change() -> None:
     assert plan_of(kind="cuda", precision="bf16").activations < plan_of(precision="bf16").activations  # no scores are kept there
 
 
-def test_split_over_processes_each_holds_its_share_and_two_layers_whole() -> None:
-    whole, share = plan_of(kind="cuda"), plan_of(kind="cuda", shards=8)
-    assert share.weights == -(-parameter_count(config_of()) // 8) * 4 and share.optimizer < whole.optimizer / 7
-    assert share.activations > whole.activations and share.logits == whole.logits
+@pytest.mark.parametrize(("precision", "value_bytes"), [("fp32", 4), ("bf16", 2)])
+def test_split_over_processes_each_holds_its_share_and_some_of_it_whole(precision: str, value_bytes: int) -> None:
+    config = config_of()
+    whole, share = plan_of(kind="cuda", precision=precision), plan_of(kind="cuda", precision=precision, shards=8)
+    rows, head = -(-parameter_count(config) // 8), config.vocab_size * config.d_model
+    assert (share.weights, share.gradients, share.optimizer) == (4 * rows, 4 * rows, 8 * rows)  # no working copy in bf16
+    assert whole.gathered == 0 and share.activations == whole.activations
+    layers = 4 * value_bytes * matrix_parameters(config) // config.n_layer
+    assert share.gathered == layers + 2 * value_bytes * head  # a tied table, and its gradient
+    untied = plan_of(config.replace(tied=False), kind="cuda", precision=precision, shards=8)
+    assert untied.gathered == share.gathered + 2 * value_bytes * head
+    assert share.logits == whole.logits + (4 * head if precision == "bf16" else 0)  # the loss has no sum to add to
+
+
+def test_what_the_host_keeps_is_not_on_the_gpu() -> None:
+    share, offloaded = plan_of(kind="cuda", shards=8), plan_of(kind="cuda", shards=8, offload=True)
+    assert (offloaded.weights, offloaded.gradients, offloaded.optimizer) == (0, 0, 0)
+    assert share.total - offloaded.total == share.weights + share.gradients + share.optimizer
+    assert plan_of(kind="cuda", offload=True).total == plan_of(kind="cuda").total  # whole on one device
+    assert plan_of(shards=8, offload=True).total == plan_of(shards=8).total  # in the host's memory already
+
+
+def test_nothing_is_judged_by_the_copy_that_is_made_where_there_is_room() -> None:
+    plan = plan_of(staging=True)
+    assert plan.needed == plan.total - plan.staging == plan_of().total
+    require_memory(plan, plan.needed - plan.libraries, config_of(), 8)
 
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -121,6 +143,19 @@ def test_where_nothing_else_helps_a_smaller_model_is_named_that_fits() -> None:
     tried = replace(plan.workload, config=config_of(n_layer=n_layer), micro_batch=1)
     assert n_layer < 16 and plan_memory(tried).total <= available
     assert "model.d_model (now 128)" in cure(plan.workload, 1000)
+
+
+def test_what_the_host_can_keep_is_named_before_a_smaller_model() -> None:
+    share = plan_of(config_of(n_layer=64), micro_batch=1, kind="cuda", shards=2)
+    offloaded = replace(share.workload, offload=True, checkpoint_activations=True)
+    available = plan_memory(offloaded).total
+    told = cure(share.workload, available)
+    assert told.startswith("training.cpu_offload=true training.checkpoint_activations=true; ") and "of the host's memory" in told
+    assert "cpu_offload" not in cure(plan_of(config_of(n_layer=64), micro_batch=1, kind="cuda").workload, available)
+    smaller = cure(share.workload, available - 1)
+    assert smaller.startswith("a smaller model: model.n_layer=63 ")
+    assert smaller.endswith("training.micro_batch=1 training.cpu_offload=true training.checkpoint_activations=true")
+    assert cure(offloaded, available - 1).endswith("with training.micro_batch=1 training.checkpoint_activations=true")
 
 
 @pytest.mark.parametrize("kind", ["bert", "lstm"])
