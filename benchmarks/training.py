@@ -51,6 +51,7 @@ PEERS = {
     "litgpt, bf16": ("litgpt", True, False),
     "litgpt, bf16 + fused": ("litgpt", True, True),
 }
+LITGPT = {"parallel_residual": False, "rotary_percentage": 1.0, "gelu_approximate": "tanh"}  # as near to GPT-2 as it comes
 Step = Callable[[], float]
 Turn = dict[str, float]
 
@@ -236,11 +237,11 @@ def transformers_model(sizes: Shape) -> tuple[Any, Callable[..., Any]]:
 
 
 def litgpt_model(sizes: Shape) -> tuple[Any, Callable[..., Any]]:
-    """litgpt's GPT, with the loss of `litgpt pretrain`; its positions are rotary, its head is not tied."""
+    """litgpt's GPT, with the loss of `litgpt pretrain`; its positions are rotary and its head is not tied."""
     models, utils = import_module("litgpt.model"), import_module("litgpt.utils")
     widths = {"n_embd": sizes.d_model, "n_layer": sizes.n_layer, "n_head": sizes.n_head, "intermediate_size": 4 * sizes.d_model}
     words = {"block_size": sizes.context, "vocab_size": sizes.vocabulary, "padded_vocab_size": sizes.vocabulary}
-    model = models.GPT(models.Config(**widths, **words, parallel_residual=False, rotary_percentage=1.0)).train()
+    model = models.GPT(models.Config(**widths, **words, **LITGPT)).train()
     return model, lambda tokens_BT, targets_BT: utils.chunked_cross_entropy(model(tokens_BT), targets_BT)
 
 
@@ -257,10 +258,7 @@ def write(text: str) -> None:
     old = RESULT.read_text(encoding="utf-8") if RESULT.exists() else f"# Training\n\n{BEGIN}\n{END}\n"
     before, rest = old.split(BEGIN)
     after = rest.split(END)[1]
-    command, machine = (
-        f"python {' '.join(['benchmarks/training.py', *sys.argv[1:]])}",
-        f"{platform.machine()}, {os.cpu_count()} cores",
-    )
+    command, machine = (f"python {' '.join(['benchmarks/training.py', *words])}", f"{platform.machine()}, {os.cpu_count()} cores")
     RESULT.write_text(f"{before}{BEGIN}\n## Throughput\n\n`{command}` ({machine})\n{text}\n{END}{after}", encoding="utf-8")
 
 

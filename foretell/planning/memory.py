@@ -89,6 +89,8 @@ def plan_memory(work: Workload) -> MemoryPlan:
     moments = 4 * held if work.optimizer == "sgd" else 8 * held - 4 * orthogonal
     activations, gathered, logits = _activations(work, tokens), _gathered(work), _loss(work, tokens)
     slack = int(SLACK[work.kind] * (activations + gathered + logits)) + 12 * orthogonal
+    if work.kind == "cpu":  # a checkpoint's moments and averages are turned into bytes before they are written
+        slack += moments + 4 * held * work.ema
     staging = (held * (4 + 4 * work.ema) + moments) * work.staging
     weights = held * ((WEIGHT_BYTES[work.precision] if work.shards == 1 else 4) + 4 * work.ema)
     kept = (weights, GRADIENT_BYTES * held, moments) if not (work.offload and work.can_offload) else (0, 0, 0)
