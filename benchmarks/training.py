@@ -258,6 +258,7 @@ def write(text: str) -> None:
     old = RESULT.read_text(encoding="utf-8") if RESULT.exists() else f"# Training\n\n{BEGIN}\n{END}\n"
     before, rest = old.split(BEGIN)
     after = rest.split(END)[1]
+    words = ["PYTHON" if before == "--peers" else word for before, word in zip(["", *sys.argv[1:]], sys.argv[1:], strict=False)]
     command, machine = (f"python {' '.join(['benchmarks/training.py', *words])}", f"{platform.machine()}, {os.cpu_count()} cores")
     RESULT.write_text(f"{before}{BEGIN}\n## Throughput\n\n`{command}` ({machine})\n{text}\n{END}{after}", encoding="utf-8")
 
