@@ -31,15 +31,15 @@ def test_the_package_keeps_to_its_size() -> None:
     [
         ("def long():\n" + "    pass\n" * 60, "foretell/a.py:1 long: 61 lines, at most 60"),
         ("# line\n" * 401, "foretell/a.py: 401 lines, at most 400"),
-        (["# line\n" * 400] * 25, "the package has 14000 lines; it must stay below 14000"),
+        (["# line\n" * 400] * 35, "the package has 14000 lines; it must stay below 14000"),
     ],
 )
 def test_the_size_budget_names_what_is_over_it(text: str | list[str], told: str, tmp_path: Path) -> None:
     for name in ("foretell", "scripts"):
         (tmp_path / name).mkdir()
     (tmp_path / "scripts" / "size_budget.py").write_bytes((ROOT / "scripts" / "size_budget.py").read_bytes())
-    for name, content in zip("abcdefghijklmnopqrstuvwxyz", [text] if isinstance(text, str) else text, strict=False):
-        (tmp_path / "foretell" / f"{name}.py").write_text(content, encoding="utf-8")
+    for number, content in enumerate([text] if isinstance(text, str) else text):
+        (tmp_path / "foretell" / f"{'a' * (number + 1)}.py").write_text(content, encoding="utf-8")
     done = size_budget(tmp_path)
     assert (done.returncode, done.stderr) == (1, f"over budget: {told}\n")
 

@@ -5,10 +5,12 @@ import difflib
 import importlib
 import io
 import os
+import signal
 import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -71,6 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # torch's threads wait briefly: with the default a busy machine is 20x slower
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a model may write what this terminal's encoding has no sign for
+    with suppress(ValueError):  # outside of the main thread there is nobody to be told
+        signal.signal(signal.SIGTERM, _interrupt)  # until a run is under way, which finishes its step first
     try:
         try:
             with warnings.catch_warnings():
@@ -111,6 +115,10 @@ def _dispatch(words: list[str]) -> int:
 
         print(dump(result, indent=2))
     return 0
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _alone() -> bool:

@@ -26,6 +26,8 @@ from foretell.planning.memory import MemoryPlan, Workload, plan_memory, too_much
 from foretell.planning.scaling import FITTED_FROM, TOKENS_PER_PARAMETER, advice, expected_loss
 from foretell.training.schedules import batch_windows
 
+UNFITTED = "not told: the scaling law was fitted to far larger models on far more text"
+
 PUBLISHED = {"gpt1": 40_478, "gpt2": 50_257, "gpt3": 50_257, "bert": 30_522, "llama": 32_000, "qwen2": 151_936}  # tokens
 BATCH_TOKENS, MICRO_BATCH = 524_288, 16  # of a preset's recipe: about what GPT-2 and the smaller GPT-3 learned from at once
 BESIDES = {"staging": "  besides: without room for it checkpoints are written at once"}
@@ -258,6 +260,7 @@ def _say(subject: Subject, result: dict[str, Any], wishes: Wishes, terminal: Ter
     guess, split = " (a guess)" if hardware.guessed else "", f", fsdp over {result['shards']}" if result["shards"] > 1 else ""
     split += " with cpu_offload" if split and subject.recipe.training.cpu_offload else ""
     steps, step_tokens = subject.recipe.training.steps, subject.rows * subject.config.context_length
+    fitted = result["expected_loss"] < math.log(subject.config.vocab_size)
     ratio, each = result["tokens_per_parameter"], duration(result["step_seconds"])
     small = "; so small a model is outside of what it was fitted to" if kinds.total < FITTED_FROM else ""
     lines = [
@@ -276,11 +279,11 @@ def _say(subject: Subject, result: dict[str, Any], wishes: Wishes, terminal: Ter
         ("time", f"{_long(result['duration_seconds'])}: {steps:,} steps of {count(step_tokens)} tokens, {each} each"),
         ("", "scoring, samples and saving come on top"),
         ("rent", f"US$ {result['rent']:,.2f} at {result['price_per_hour']:g} for a device's hour"),
-        ("energy", f"{result['energy_kwh']:,.3g} kWh at {hardware.watts:g} W each{guess}"),
+        ("energy", f"{result['energy_kwh']:,.1f} kWh at {hardware.watts:g} W each{guess}"),
         ("", f"US$ {result['electricity']:,.2f} at {wishes.price_per_kwh:g} for a kWh"),
         ("tokens", f"{count(result['tokens'])}, {ratio:.3g} for each parameter: {advice(ratio)}"),
         *(("", f"{epochs:.3g} times through the text") for epochs in (result["epochs"],) if epochs),
-        ("loss", f"about {result['expected_loss']:.2f} nats per token by a scaling law of web text"),
+        ("loss", f"about {result['expected_loss']:.2f} nats per token by a scaling law of web text" if fitted else UNFITTED),
         ("", f"good for comparing two plans, not for what this text will show{small}"),
     ]
     if wishes.hours is not None:
@@ -292,7 +295,7 @@ def _say(subject: Subject, result: dict[str, Any], wishes: Wishes, terminal: Ter
 def _told(largest: dict[str, Any] | None) -> str:
     if largest is None:
         return "not even one layer learns from 20 tokens for each parameter"
-    shape = f"model.n_layer={largest['n_layer']} ({largest['d_model']} wide, {count(largest['parameters'])} parameters)"
+    shape = f"{largest['n_layer']} layers, {largest['d_model']} wide ({count(largest['parameters'])} parameters)"
     return f"{shape} on {count(largest['tokens'])} tokens, in {_long(largest['duration_seconds'])}"
 
 

@@ -90,13 +90,8 @@ def prepare(recipe: Recipe, path: Path, terminal: Terminal, resume: Resume, rank
     verification = _verified(shards, ranks)
     begin = found or recipe.model.start_from
     config, notes = _resolve_model(recipe.model, begin, tokenizer)
-    require_suited(
-        config,
-        recipe.model.preset,
-        document_mask=recipe.data.document_mask,
-        checkpoint_activations=recipe.training.checkpoint_activations,
-        batch_ramp_steps=recipe.schedule.batch_ramp_steps,
-    )
+    masked, twice, ramp = recipe.data.document_mask, recipe.training.checkpoint_activations, recipe.schedule.batch_ramp_steps
+    require_suited(config, recipe.model.preset, document_mask=masked, checkpoint_activations=twice, batch_ramp_steps=ramp)
     device = ranks.device if ranks.size > 1 else chosen_device(recipe.training.device)
     work_flops = flops_per_token(config) * recipe.training.micro_batch * config.context_length
     threads = set_threads(recipe.training.threads or ranks.threads, work_flops)
@@ -122,6 +117,8 @@ def prepare(recipe: Recipe, path: Path, terminal: Terminal, resume: Resume, rank
         _compare(read_state(found)[1], environment, shards, terminal)
         restore(found, state)
         _see_what_is_asked(state.progress, recipe)
+        if state.finished and run is not None:
+            recipe = load_settings(Recipe, run.recipe)  # of a run that is complete it says what was trained
     ranks.barrier()  # the others have read the recipe that is written anew now
     run = run or (RunFolder.create(path) if ranks.is_first else RunFolder(path))
     if ranks.is_first:
@@ -156,7 +153,10 @@ def _compiled(model: Network, device: torch.device, terminal: Terminal) -> Forwa
 
 
 def _see_what_is_asked(progress: Progress, recipe: Recipe) -> None:
-    """Another end or patience than when the checkpoint was written begins to count, also for a run that had ended."""
+    """Another end or patience than when the checkpoint was written begins to count, also for a run that had ended.
+
+    Raises SettingError for an end that is behind it.
+    """
     training = recipe.training
     if progress.asked_steps != training.steps:
         progress.steps, progress.stop_reason = training.steps, None
@@ -164,6 +164,9 @@ def _see_what_is_asked(progress: Progress, recipe: Recipe) -> None:
         progress.best_step = progress.best_held_out_loss = progress.stop_reason = None
         progress.evaluations_without_gain = 0
     progress.asked_steps, progress.asked_patience = training.steps, training.patience
+    if progress.steps < progress.step:
+        what = f"the run has done {progress.step} steps already, and cannot end at {progress.steps}"
+        raise SettingError(what, where="training.steps", cure=f"training.steps={progress.step} or more, or leave it out")
 
 
 def _open_shards(recipe: Recipe) -> ShardReader:
@@ -297,7 +300,8 @@ def _continued(run: RunFolder, overrides: Sequence[str], terminal: Terminal) -> 
     """
     begun = run.given if run.given.exists() else run.recipe
     asked = changed_keys(load_settings(Recipe, begun), load_settings(Recipe, begun, overrides))
-    overrides = [override for override in overrides if override.partition("=")[0].strip() in asked]
+    names = {override: override.partition("=")[0].strip() for override in overrides}
+    overrides = [override for override, name in names.items() if name in asked or not name.startswith(FIXED)]
     saved, after = load_settings(Recipe, run.recipe), load_settings(Recipe, run.recipe, overrides)
     changes = changed_keys(saved, after)
     for key, (was, now) in changes.items():

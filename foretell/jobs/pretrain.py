@@ -81,7 +81,8 @@ def _pretrain(prepared: Prepared, terminal: Terminal, extra: Sequence[Observer],
         with run.logged():
             _train(prepared, terminal, extra, profile)
     if state.progress.stop_reason == "interrupted":
-        cure = f"foretell pretrain {run.recipe} --out {run.path} --resume"
+        several = f"torchrun --nproc-per-node {state.ranks.local_size} -m " if state.ranks.size > 1 else ""
+        cure = f"{several}foretell pretrain {run.recipe} --out {run.path} --resume"
         raise Interrupted(f"stopped after step {state.progress.step}, everything is saved", where=str(run.path), cure=cure)
     if state.progress.stop_reason == "early_stop":
         terminal.say(f"stopped early: no better held-out loss since step {state.progress.best_step}")

@@ -144,7 +144,7 @@ def test_no_more_devices_are_named_than_a_batch_has_windows(capsys: pytest.Captu
 def test_the_largest_model_in_some_hours_is_planned_to_take_them() -> None:
     result, _, told = planned("gpt2-xl", hardware="h100x8", hours=24)
     largest = result["largest"]
-    assert f"model.n_layer={largest['n_layer']}" in told and largest["d_model"] == 64 * largest["n_layer"]
+    assert f"{largest['n_layer']} layers, {largest['d_model']} wide" in told and largest["d_model"] == 64 * largest["n_layer"]
     again = planned("gpt2", f"model.n_layer={largest['n_layer']}", hardware="h100x8")[0]
     assert again["parameters"] == largest["parameters"]
     assert (

@@ -165,3 +165,23 @@ def test_a_run_that_stopped_early_goes_on_with_more_patience(shards_folder: Path
     assert first < 60
     assert pretrain(recipe, tmp_path / "run", quiet(), resume=())["steps"] == first
     assert pretrain(recipe, tmp_path / "run", quiet(), resume=("training.patience=20",))["steps"] > first
+
+
+def test_a_changed_rate_can_be_changed_back_and_an_end_behind_the_run_is_refused(
+    stopped: Callable[[Path], Path], shards_folder: Path, tmp_path: Path
+) -> None:
+    run = stopped(tmp_path)
+    for rate in ("0.002", "0.001"):  # it began with 0.001
+        with pytest.raises(Interrupted):
+            pretrain(
+                recipe_of(shards_folder),
+                run,
+                quiet(),
+                (f"optimizer.learning_rate={rate}",),
+                extra=(StopAt(10 if rate == "0.002" else 11),),
+            )
+        assert f"learning_rate = {rate}" in (run / "recipe.toml").read_text()
+    before = (run / "recipe.toml").read_bytes()
+    with pytest.raises(SettingError, match="has done 11 steps already"):
+        pretrain(recipe_of(shards_folder), run, quiet(), ("training.steps=5",))
+    assert (run / "recipe.toml").read_bytes() == before

@@ -200,6 +200,7 @@ def test_killed_restarted_and_stopped_under_torchrun(played: tuple[Path, Ended],
     assert text.count("rank 1 (last seen at step") == 1 and text.count("everything is saved") <= 1
     newest = sorted(path.name for path in (out / "checkpoints").iterdir())[-1]
     assert reached < int(newest.removeprefix("step-")) < LONG["steps"]
+    assert read_lines(out / "metrics.jsonl")[-1]["step"] <= int(newest.removeprefix("step-"))  # the step it stopped after is saved
     assert play(folder, shards_folder)["continued"] == [[0, ""]] * 2
     model = Path("run", "model", "model.safetensors")
     assert digest(out / "model" / "model.safetensors") == digest(played[0] / "undisturbed" / model)

@@ -96,6 +96,6 @@ def test_another_error_is_told_first_and_the_checkpoint_is_finished(make: Any, t
 
 
 def test_without_memory_for_a_copy_it_is_written_at_once(make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(saving, "available_bytes", lambda device: 1000)
+    monkeypatch.setattr(saving, "free_bytes", lambda: 1000)
     make()(state_of())
     assert len(checkpoints(tmp_path / "checkpoints")) == 1

@@ -17,7 +17,6 @@ from foretell.base.console import Terminal
 from foretell.base.errors import SettingError
 from foretell.base.files import damaged_files
 from foretell.compute.distributed import ranks
-from foretell.jobs.finish import whole
 from foretell.jobs.prepare import Prepared, prepare
 from foretell.jobs.pretrain import Stepper, pretrain
 from foretell.jobs.recipe import Recipe
@@ -49,7 +48,7 @@ def tensors(state: TrainState) -> dict[str, torch.Tensor]:
     """Everything that a checkpoint must bring back, whole."""
     parameters = state.parameters
     averages = {f"average.{name}": tensor for name, tensor in parameters.named_averages().items()}
-    return whole(parameters.named_masters() | averages | parameters.named_moments(state.optimizers))
+    return parameters.whole(parameters.named_masters() | averages | parameters.named_moments(state.optimizers))
 
 
 def digest_of(state: TrainState) -> str:
@@ -69,7 +68,7 @@ def train(folder: Path) -> None:
         name = "muon" if kind == "muon" else "adamw"
         recipe = recipe.model_copy(update={"optimizer": recipe.optimizer.replace(name=name)})
         prepared = prepare(recipe, folder / "run", quiet(), None, here)
-        step = Stepper(prepared, quiet(), Progress(steps=0))
+        step = Stepper(prepared, Progress(steps=0))
         reports = [step(prepared.state) for _ in range(STEPS)]
         step.close()
         found = tensors(prepared.state)
@@ -85,7 +84,7 @@ def exchange(folder: Path) -> None:
         prepared = prepare(recipe_of(), folder / "run", quiet(), None, here)
         state, checkpoints = prepared.state, folder.parent / "checkpoints"
         if not checkpoints.exists():
-            step = Stepper(prepared, quiet(), Progress(steps=0))
+            step = Stepper(prepared, Progress(steps=0))
             for _ in range(STEPS):
                 step(state)
             step.close()
