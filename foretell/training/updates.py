@@ -3,6 +3,7 @@
 That class imports torch's compiler when it is made, which takes longer than torch itself does.
 """
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch.optim.sgd import sgd
 Groups = list[dict[str, Any]]
 
 
-class Optimizer:
+class Optimizer(ABC):
     """param_groups: {"params": tensors whose .grad is used, "lr": …}. state: per tensor, what is remembered, by name."""
 
     def __init__(self, groups: Groups) -> None:
@@ -29,8 +30,9 @@ class Optimizer:
                     state["step"] = torch.zeros((), dtype=torch.float32, device=vector.device)
                 self._update(vector, state, group)
 
+    @abstractmethod
     def _update(self, vector: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> None:
-        raise NotImplementedError
+        """Change one tensor and what is remembered of it."""
 
 
 class Adam(Optimizer):
