@@ -2,14 +2,13 @@
 
 import json
 from collections.abc import Callable
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tiny_runs import StopAt, quiet
 
-from foretell.base.console import Terminal
 from foretell.base.errors import Interrupted, ModelError, SettingError
 from foretell.base.files import digest
 from foretell.base.runs import read_lines
@@ -31,7 +30,6 @@ from foretell.models.lstm import LSTM
 from foretell.tokenizers.config import TokenizerSettings
 from foretell.tokenizers.tokenizer import Tokenizer
 from foretell.training.checkpoint import checkpoints
-from foretell.training.state import StepReport, TrainState
 
 TRAINING = {
     "steps": 14, "micro_batch": 24, "batch_tokens": 1024, "checkpoint_every": 4, "evaluate_every": 7, "sample_every": 7,
@@ -60,21 +58,6 @@ def recipe_of(name: str, shards: Path, **changes: Any) -> Recipe:
         "evaluation": {"windows": 24},
     }
     return Recipe.model_validate({name: {**values, **changes.get(name, {})} for name, values in sections.items()})
-
-
-def quiet() -> Terminal:
-    return Terminal(quiet=True, stream=StringIO())
-
-
-class StopAt:
-    """Ends the run after a step, as a signal would."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def __call__(self, state: TrainState, report: StepReport) -> None:
-        if report.step == self.step:
-            state.progress.stop_reason = "interrupted"
 
 
 @pytest.fixture(scope="module")
