@@ -126,11 +126,10 @@ def test_the_lstms_run_passes_the_end_of_an_epoch(shards_folder: Path) -> None:
 
 def test_an_lstm_learns_from_what_it_carries(finished: Run, shards_folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
     """Were the state thrown away at every step, the losses would be others from the second step on."""
+    whole = finished("lstm")  # made before anything is changed, whichever test runs first
     monkeypatch.setattr(StreamBatches, "starts", lambda self, step: True)
     pretrain(recipe_of("lstm", shards_folder, training={"steps": 3}), tmp_path / "run", quiet())
-    forgetful, carried = (
-        [record["loss"] for record in read_lines(run / "metrics.jsonl")] for run in (tmp_path / "run", finished("lstm"))
-    )
+    forgetful, carried = ([record["loss"] for record in read_lines(run / "metrics.jsonl")] for run in (tmp_path / "run", whole))
     assert forgetful[0] == carried[0] and forgetful[1] != carried[1]
 
 
