@@ -259,7 +259,6 @@ def write(text: str) -> None:
     before, rest = old.split(BEGIN)
     after = rest.split(END)[1]
     words = ["PYTHON" if before == "--peers" else word for before, word in zip(["", *sys.argv[1:]], sys.argv[1:], strict=False)]
-    words = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
     command, machine = f"python benchmarks/training.py {' '.join(words)}", f"{platform.machine()}, {os.cpu_count()} cores"
     RESULT.write_text(f"{before}{BEGIN}\n## Throughput\n\n`{command}` ({machine})\n{text}\n{END}{after}", encoding="utf-8")
 
