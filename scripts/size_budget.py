@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGE_LINES, FILE_LINES, FUNCTION_LINES = 14_000, 400, 60  # the package stays below; a file and a function may reach theirs
+PACKAGE_LINES, FILE_LINES, FUNCTION_LINES = 20_400, 400, 60  # the package stays below; a file and a function may reach theirs
 
 
 def functions(path: Path, text: str) -> Iterator[tuple[int, str]]:

@@ -13,7 +13,7 @@ from foretell.base.errors import CapacityError, DataError, SettingError
 from foretell.base.units import size
 
 TEMPORARY_PREFIX = ".partial-"
-SEAL = "digests.json"
+SEAL, LOCK = "digests.json", "lock"
 
 
 @contextlib.contextmanager
@@ -99,6 +99,23 @@ def require_new(path: Path, besides: Collection[str] = (), cure: str = "give ano
         taken = path.exists() and (not path.is_dir() or any(item.name not in besides for item in path.iterdir()))
     if taken:
         raise SettingError("this already exists, and nothing is ever overwritten", where=str(path), cure=cure)
+
+
+@contextlib.contextmanager
+def only_writer(folder: Path, *, shared: bool = False) -> Iterator[None]:
+    """Hold a folder's lock while it is written; `shared` with others that ask for it so. Raises SettingError if it is held."""
+    import fcntl
+
+    with translated_write_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        stream = (folder / LOCK).open("a")
+    with stream:
+        try:
+            fcntl.flock(stream, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            cure = "wait until the other one has finished, or give another name with --out"
+            raise SettingError("another process is writing here at this moment", where=str(folder), cure=cure) from error
+        yield
 
 
 def seal(folder: Path) -> None:

@@ -13,7 +13,7 @@ from foretell.base.errors import SettingError
 from foretell.base.files import require_new, sweep_partial, translated_write_errors, write_text
 from foretell.base.records import dump
 
-PREPARED = {"corpus", "tokenizer", "shards"}
+PREPARED = {"corpus", "tokenizer", "shards", ".building-corpus", ".building-shards"}
 
 
 class RunFolder:

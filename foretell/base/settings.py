@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, get_args
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -96,8 +96,12 @@ def _keys(schema: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """All sections and dotted keys of a schema: 'training', 'training.steps', …"""
     for name, field in schema.model_fields.items():
         yield f"{prefix}{name}"
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _keys(field.annotation, f"{prefix}{name}.")
+        for inner, deeper in (
+            (field.annotation, ""),
+            *((one, "NAME.") for one in get_args(field.annotation)),
+        ):  # dict[str, Section]
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                yield from _keys(inner, f"{prefix}{name}.{deeper}")
 
 
 def _place(text: str, path: Path | None, parts: Sequence[str | int]) -> str:

@@ -21,6 +21,40 @@ class Dropped:
 
 
 @dataclass(slots=True)
+class Raw:
+    """A record as its container held it, before it is a document's text.
+
+    name: relative to its SOURCE, with members behind `!/` (`web.zip!/a/page.html`). label: the same as the user gave it. number:
+    the byte at which a part of a running text begins, the line of a JSONL file or the row of a table (both from 1), else 0.
+    content: bytes as they lie there, or text where the container says what its characters are. format: text, code, markdown, html,
+    xml, json (an object on a line), row (of a table: `content` is its text), pdf, docx, epub, email. metadata: what the container
+    knows (`fields`: the other columns, `url`, …). size_bytes: what the record takes in its container, where that is another size.
+    """
+
+    name: str
+    label: str
+    number: int
+    content: bytes | str
+    format: str
+    metadata: dict[str, Any] = field(default_factory=dict)
+    size_bytes: int | None = None
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the source that this record accounts for."""
+        return len(self.content) if self.size_bytes is None else self.size_bytes
+
+    def dropped(self, reason: str, excerpt: str = "") -> Dropped:
+        """The record that takes this one's place when it is left out."""
+        return Dropped(document_id(self.name, self.number, b""), self.source, reason, excerpt, self.bytes)
+
+    @property
+    def source(self) -> str:
+        """Where it is from, with the line or row."""
+        return f"{self.label}:{self.number}" if self.format in ("json", "row") else self.label
+
+
+@dataclass(slots=True)
 class Document:
     """One text on its way. source: the file as the user gave it (`file:line` for JSONL). metadata: `format`, `part`, `fields`, …"""
 

@@ -7,18 +7,23 @@ vanishes without a reason. To extend the road, write such a function and put a `
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from typing import Any
 
+from foretell.base.errors import DataError, ForetellError
+from foretell.corpus.boilerplate import strip
 from foretell.corpus.config import CorpusSettings
-from foretell.corpus.dedup import exact_duplicates, near_duplicates
-from foretell.corpus.document import Document, Dropped, Items
+from foretell.corpus.contamination import Contamination
+from foretell.corpus.convert import convert
+from foretell.corpus.document import Document, Dropped, Items, Raw
 from foretell.corpus.extract import extract
 from foretell.corpus.filters import judge
+from foretell.corpus.language import identify
 from foretell.corpus.normalise import normalise
-from foretell.corpus.reading import read_files
-from foretell.corpus.sources import SourceFile
+from foretell.corpus.privacy import redact
+from foretell.corpus.surprise import Surprise
 
-Apply = Callable[[Iterator[Document]], Items]
+Records = Iterator[Raw | Dropped]
+Apply = Callable[[Iterator[Any]], Items]
 
 
 @dataclass(slots=True)
@@ -31,7 +36,7 @@ class Step:
     bytes: int = 0
     dropped: Counter[str] = field(default_factory=Counter)
 
-    def run(self, documents: Iterator[Document], drop: Callable[[Dropped], None]) -> Iterator[Document]:
+    def run(self, documents: Iterator[Any], drop: Callable[[Dropped], None]) -> Iterator[Document]:
         """Pass documents on and what is left out to `drop`, and count both."""
         for item in self.apply(documents):
             if isinstance(item, Dropped):
@@ -43,26 +48,60 @@ class Step:
                 yield item
 
 
-def run(steps: Sequence[Step], drop: Callable[[Dropped], None]) -> Iterator[Document]:
-    """Chain the steps, the first of which reads the sources. Documents stream; `drop` gets what is left out."""
-    documents: Iterator[Document] = iter(())
+def run(steps: Sequence[Step], records: Iterator[Any], drop: Callable[[Dropped], None]) -> Iterator[Document]:
+    """Chain the steps behind the records. Documents stream; `drop` gets what is left out."""
     for step in steps:
-        documents = step.run(documents, drop)
-    return documents
+        records = step.run(records, drop)
+    return records
+
+
+def counts(step: Step) -> dict[str, Any]:
+    """What a step says of itself in a manifest."""
+    return {"name": step.name, "documents": step.documents, "bytes": step.bytes, "dropped": step.dropped}
 
 
 def each(function: Callable[[Document, CorpusSettings], Document | Dropped], settings: CorpusSettings) -> Apply:
-    """A step's function from one that looks at one document at a time."""
-    return lambda documents: (function(document, settings) for document in documents)
+    """A step from a function that looks at one document at a time. What fails unexpectedly names the document."""
+
+    def apply(documents: Iterator[Document]) -> Items:
+        for document in documents:
+            try:
+                yield function(document, settings)
+            except ForetellError:
+                raise
+            except Exception as error:
+                what = f"{function.__name__} failed on a document: {type(error).__name__}: {error}"
+                raise DataError(what, where=document.source, cure="leave this source out, and report the file") from error
+
+    return apply
 
 
-def standard_steps(files: Sequence[SourceFile], settings: CorpusSettings, sample_bytes: int | None = None) -> list[Step]:
-    """What `foretell corpus build` does, in order; of the files at most `sample_bytes` of text."""
-    return [
-        Step("read", lambda _: read_files(files, settings, sample_bytes)),
-        Step("extract", each(extract, settings)),
+def reading(settings: CorpusSettings) -> list[Step]:
+    """From records to the text that people wrote in them: what every reader of plain files needs."""
+
+    def read(records: Records) -> Items:
+        for record in records:
+            yield record if isinstance(record, Dropped) else convert(record, settings)
+
+    return [Step("read", read), Step("extract", each(extract, settings))]
+
+
+def road(settings: CorpusSettings) -> list[Step]:
+    """What a document meets on its own, in order; duplicates are found afterwards, when all documents are known."""
+    steps = [*reading(settings)]
+    if settings.boilerplate:
+        steps.append(Step("boilerplate", each(strip, settings)))
+    steps += [
         Step("normalise", each(normalise, settings)),
+        Step("language", each(identify, settings)),
         Step("filter", each(judge, settings)),
-        Step("exact duplicates", exact_duplicates),
-        Step("near duplicates", partial(near_duplicates, threshold=settings.near_duplicate_threshold)),
     ]
+    if settings.redact:
+        steps.append(Step("redact", each(redact, settings)))
+    if settings.reference:
+        surprise = Surprise(settings)
+        steps.append(Step("surprise", lambda documents: map(surprise, documents)))
+    if settings.decontaminate:
+        contamination = Contamination(settings)
+        steps.append(Step("decontaminate", lambda documents: map(contamination, documents)))
+    return steps

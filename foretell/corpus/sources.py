@@ -1,5 +1,6 @@
-"""Which files a SOURCE means: files, folders, globs and standard input, in a fixed order, the rest with its reason."""
+"""Which files a SOURCE means: files, folders, globs, datasets and standard input, in a fixed order, the rest with its reason."""
 
+import json
 import os
 import shutil
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from foretell.base.errors import SettingError
 from foretell.corpus.document import Dropped, document_id
 
+HUB = "hf:"
 NOT_LIBRARY = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"}
 
 
@@ -25,6 +27,11 @@ class SourceFile:
     bytes: int = 0
     reason: str | None = None
     sha256: str | None = None
+
+    @property
+    def remote(self) -> bool:
+        """It lies on the Hugging Face Hub, and there is no file at its path."""
+        return self.label.startswith(HUB)
 
     def dropped(self, reason: str, excerpt: str = "", line: int | None = None, size_bytes: int | None = None) -> Dropped:
         """The whole file, or one line or `size_bytes` of it, as left out."""
@@ -54,7 +61,14 @@ def _standard_input(copy: Path) -> SourceFile:
 
 
 def _expand(source: str) -> Iterator[SourceFile]:
-    """A file, a folder, or what a shell would make of a pattern."""
+    """A file, a folder, a dataset of the Hub, or what a shell would make of a pattern."""
+    if source.startswith(HUB):
+        if "/" not in source:
+            raise SettingError(
+                "this is no dataset of the Hub", where=source, cure="write hf:owner/name, then /configuration and :split"
+            )
+        yield SourceFile(Path(source), source, source)
+        return
     paths = [source] if Path(source).exists() else sorted(glob(source, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
     if not paths:
         raise SettingError("there is no such file or folder", where=source, cure="check the spelling; patterns want quotes")
@@ -73,9 +87,21 @@ def _walk(path: Path, root: Path) -> Iterator[SourceFile]:
         elif path != root and path.is_symlink() and (path.is_dir() or not path.resolve().is_relative_to(root.resolve())):
             yield replace(file, reason="outside_link")
         elif path.is_dir():
-            for entry in sorted(path.iterdir()):
+            for entry in _dataset_files(path) or sorted(path.iterdir()):
                 yield from _walk(entry, root)
         else:  # a broken link, a socket or a device is no file
             yield replace(file, bytes=path.stat().st_size) if path.is_file() else replace(file, reason="unreadable")
     except (OSError, RuntimeError):  # RuntimeError: a link to itself
         yield replace(file, reason="unreadable")
+
+
+def _dataset_files(folder: Path) -> list[Path]:
+    """The files of a dataset that the library `datasets` saved, in its order; of several splits, their folders."""
+    try:
+        if (folder / "dataset_dict.json").exists():
+            names = json.loads((folder / "dataset_dict.json").read_bytes())["splits"]
+        else:
+            names = [file["filename"] for file in json.loads((folder / "state.json").read_bytes())["_data_files"]]
+        return [folder / name for name in names if Path(name).name == name]
+    except (OSError, ValueError, TypeError, LookupError):
+        return []

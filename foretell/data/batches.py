@@ -11,6 +11,8 @@ from foretell.base.errors import DataError
 from foretell.data.order import epoch_offset, window_indices
 from foretell.data.shards import Split
 
+AT_ONCE = 4096  # samples whose places are computed together: alone, a batch's cost more than reading it
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -41,13 +43,22 @@ class TrainBatches:
         """document_mask: say which document each token is from. Raises DataError when the text is too short."""
         self.split, self.seed, self.context_length, self._mask = split, seed, context_length, document_mask
         self.windows = trainable_windows(split, context_length, context_length)
+        self._places: tuple[int, NDArray[np.int64]] = 0, np.empty(0, np.int64)
 
     def batch(self, first_sample: int, count: int) -> Batch:
         """Samples first_sample … first_sample + count - 1 of the run."""
-        epoch, window = window_indices(self.seed, first_sample, count, self.windows)
-        first_targets = epoch_offset(self.seed, epoch, self.context_length) + window * self.context_length + 1
-        batch = windows_at(self.split, first_targets, self.context_length)
+        batch = windows_at(self.split, self.first_targets(first_sample, count), self.context_length)
         return replace(batch, documents_BT=documents_of(batch.tokens_BT, self.split.end_of_text)) if self._mask else batch
+
+    def first_targets(self, first_sample: int, count: int) -> NDArray[np.int64]:
+        """Where in the split the targets of these samples begin: what `Split.document_at` traces them by."""
+        start, places = self._places  # taken once: another thread may ask too
+        if not start <= first_sample <= first_sample + count <= start + len(places):
+            start, wanted = first_sample, max(count, AT_ONCE)
+            epoch, window = window_indices(self.seed, start, wanted, self.windows)
+            places = epoch_offset(self.seed, epoch, self.context_length) + window * self.context_length + 1
+            self._places = start, places
+        return places[first_sample - start : first_sample - start + count]
 
 
 def documents_of(tokens_BT: torch.Tensor, end_of_text: int) -> torch.Tensor:
@@ -84,6 +95,11 @@ def spread(windows: int, micro_batch: int, limit_windows: int | None) -> list[ND
 
 def windows_at(split: Split, first_targets: NDArray[np.int64], length: int) -> Batch:
     """Windows of targets, each with the token before it; end_of_text where the split has none, with weight 0 as a target."""
+    starts, last = first_targets - 1, split.tokens - length - 1
+    if len(starts) and starts.min() >= 0 and starts.max() <= last:  # all but some held-out windows
+        stream_BT = split.windows(starts, length + 1)
+        tokens_BT, targets_BT = (torch.from_numpy(part.astype(np.int64)) for part in (stream_BT[:, :-1], stream_BT[:, 1:]))
+        return Batch(tokens_BT, targets_BT, torch.ones(len(starts), length))
     positions = first_targets[:, None] + np.arange(-1, length)
     inside = (positions >= 0) & (positions < split.tokens)
     stream = np.full(positions.shape, split.end_of_text)

@@ -31,25 +31,46 @@ class HeldOut(Settings):
         return {"train": text[:cut], "held_out": text[cut:]}
 
 
+class Survey:
+    """Sizes of documents, met one after the other; what is to be held out of them is known when all were seen."""
+
+    def __init__(self, fraction: float) -> None:
+        self.fraction, self.characters, self._held = fraction, 0, 0
+        self._longest: list[tuple[int, str]] = []
+
+    def add(self, identity: str, size: int) -> None:
+        """One document more, of so many characters."""
+        self.characters += size
+        self._held += size if chosen(identity, self.fraction) else 0
+        (heapq.heappush if len(self._longest) < LONGEST_DOCUMENTS else heapq.heappushpop)(self._longest, (size, identity))
+
+    def guess(self) -> HeldOut:
+        """Whole documents, by a hash of their id."""
+        method, total = "whole documents, chosen by a hash of their id", self.characters
+        return HeldOut(method=method, fraction=self.fraction, characters=total, ends={})
+
+    def plan(self) -> HeldOut:
+        """The guess; or ends, where whole documents would be under half or over twice the fraction. Raises DataError."""
+        total, fraction = self.characters, self.fraction
+        if self._held and 0.5 <= self._held / (fraction * total) <= 2:
+            return self.guess()
+        ends: dict[str, int] = {}
+        for size, identity in sorted(self._longest, reverse=True):
+            if take := min(ceil(fraction * total) - sum(ends.values()), size // 2):
+                ends[identity] = take
+        if not ends:
+            cure = "give more text, or see what was left out with `foretell corpus show DIR --dropped`"
+            raise DataError(f"{total} characters of text are too few to hold some out", where="corpus", cure=cure)
+        method = f"the ends of the longest documents ({len(ends)}), because there are too few to hold out whole ones"
+        return HeldOut(method=method, fraction=fraction, characters=total, ends=ends)
+
+
 def plan(sizes: Iterable[tuple[str, int]], fraction: float) -> HeldOut:
-    """Choose from (document id, characters). Ends, where whole documents would be under half or over twice the fraction."""
-    total = held = 0
-    longest: list[tuple[int, str]] = []
+    """Choose from (document id, characters)."""
+    survey = Survey(fraction)
     for identity, size in sizes:
-        total += size
-        held += size if chosen(identity, fraction) else 0
-        (heapq.heappush if len(longest) < LONGEST_DOCUMENTS else heapq.heappushpop)(longest, (size, identity))
-    if held and 0.5 <= held / (fraction * total) <= 2:
-        return HeldOut(method="whole documents, chosen by a hash of their id", fraction=fraction, characters=total, ends={})
-    ends: dict[str, int] = {}
-    for size, identity in sorted(longest, reverse=True):
-        if take := min(ceil(fraction * total) - sum(ends.values()), size // 2):
-            ends[identity] = take
-    if not ends:
-        cure = "give more text, or see what was left out with `foretell corpus show DIR --dropped`"
-        raise DataError(f"{total} characters of text are too few to hold some out", where="corpus", cure=cure)
-    method = f"the ends of the longest documents ({len(ends)}), because there are too few to hold out whole ones"
-    return HeldOut(method=method, fraction=fraction, characters=total, ends=ends)
+        survey.add(identity, size)
+    return survey.plan()
 
 
 def chosen(identity: str, fraction: float) -> bool:

@@ -5,12 +5,13 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from foretell.base.errors import ModelError
+from foretell.base.errors import ModelError, SettingError
 from foretell.data.batches import Batch, TrainBatches, held_out_windows
 from foretell.data.config import DataSettings
 from foretell.data.corruption import MaskedBatches, Masking, held_out_masked
+from foretell.data.mixture import MixedBatches, MixedShards, source_seed
 from foretell.data.prefetch import Batches
-from foretell.data.shards import ShardReader
+from foretell.data.shards import ShardReader, Split
 from foretell.data.streams import StreamBatches
 from foretell.evaluation.masked import MaskedScore, masked_protocol, score_masked
 from foretell.evaluation.perplexity import Score, protocol, score_batches
@@ -23,12 +24,23 @@ from foretell.tokenizers.tokenizer import Tokenizer
 def training_batches(
     config: ModelConfig, data: DataSettings, shards: ShardReader, tokenizer: Tokenizer, *, seed: int, rows: int
 ) -> Batches:
-    """rows: windows of a whole batch. Raises DataError when the text is too short."""
+    """rows: windows of a whole batch. Raises DataError when the text is too short, SettingError."""
     if isinstance(config, LSTMConfig):
+        if isinstance(shards, MixedShards):
+            cure = "put all text into one folder with `foretell shards append`, and name it: data.shards=DIR"
+            raise SettingError("an LSTM reads one text in its order, and mixes none", where="data.sources", cure=cure)
         return StreamBatches(shards.train, seed, config.context_length, rows)
-    if config.causal:
-        return TrainBatches(shards.train, seed, config.context_length, data.document_mask)
-    return MaskedBatches(shards.train, seed, config.context_length, masking(data, tokenizer, paired(config)))
+    hidden = None if config.causal else masking(data, tokenizer, paired(config))
+
+    def windows(split: Split, seed: int) -> TrainBatches | MaskedBatches:
+        if hidden is None:
+            return TrainBatches(split, seed, config.context_length, data.document_mask)
+        return MaskedBatches(split, seed, config.context_length, hidden)
+
+    if not isinstance(shards, MixedShards):
+        return windows(shards.train, seed)
+    readers = enumerate(shards.sources.values())
+    return MixedBatches(data.sources, [windows(reader.train, source_seed(seed, number)) for number, reader in readers])
 
 
 def held_out_score(

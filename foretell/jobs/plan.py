@@ -169,9 +169,11 @@ def _recipe(name: str, overrides: Sequence[str]) -> tuple[Recipe, bool]:
 
 def _text(recipe: Recipe) -> tuple[int, int | None, str]:
     """Size of the vocabulary, tokens of the training text if there are shards, and where the size is from."""
-    if recipe.data.shards is not None and (recipe.data.shards / "manifest.json").is_file():
-        manifest = read_json(recipe.data.shards / "manifest.json")
-        return int(manifest["vocab_size"]), int(manifest["splits"]["train"]["tokens"]), "the shards"
+    folders = [recipe.data.shards] if recipe.data.shards else [source.shards for source in recipe.data.sources.values()]
+    if folders and all((folder / "manifest.json").is_file() for folder in folders):
+        manifests = [read_json(folder / "manifest.json") for folder in folders]
+        tokens = sum(int(manifest["splits"]["train"]["tokens"]) for manifest in manifests)
+        return int(manifests[0]["vocab_size"]), tokens, "the shards"
     family = _architecture(recipe.model)
     if family in PUBLISHED and "vocab_size" not in recipe.tokenizer.model_fields_set:
         return PUBLISHED[family], None, f"{family} as published; there are no shards"

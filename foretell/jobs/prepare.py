@@ -11,7 +11,7 @@ import torch
 
 from foretell.base.console import Terminal
 from foretell.base.errors import DataError, ModelError, SettingError
-from foretell.base.files import cache_folder, digest, sweep_partial, write_text
+from foretell.base.files import cache_folder, sweep_partial, write_text
 from foretell.base.runs import RunFolder
 from foretell.base.settings import changed_keys, dump_settings, load_settings
 from foretell.base.units import count, size
@@ -19,6 +19,7 @@ from foretell.compute.allocator import keep_memory
 from foretell.compute.compiling import compiled
 from foretell.compute.device import DTYPES, Precision, available_bytes, choose_precision, chosen_device, set_threads
 from foretell.compute.distributed import Ranks
+from foretell.data.mixture import MixedBatches, open_shards
 from foretell.data.shards import Manifest, ShardReader
 from foretell.interop.huggingface import load_config, load_model
 from foretell.jobs.feed import training_batches
@@ -85,7 +86,7 @@ def prepare(recipe: Recipe, path: Path, terminal: Terminal, resume: Resume, rank
             terminal.warn("the run has no checkpoint yet: it begins again from its first step")
     require_trackers(recipe.training.trackers)
     keep_memory()
-    shards = _open_shards(recipe)
+    shards = open_shards(recipe.data, read_state(found)[1]["shards"] if found is not None else None)
     tokenizer = shards.tokenizer()
     verification = _verified(shards, ranks)
     begin = found or recipe.model.start_from
@@ -99,7 +100,10 @@ def prepare(recipe: Recipe, path: Path, terminal: Terminal, resume: Resume, rank
     notes.append(f"precision {precision} ← {reason}; {threads} {'thread' if threads == 1 else 'threads'} on {device}")
     batch_tokens = recipe.training.batch_tokens or recipe.training.micro_batch * config.context_length
     rows = require_divisible(batch_tokens, config.context_length)
-    training_batches(config, recipe.data, shards, tokenizer, seed=recipe.training.seed, rows=rows)  # refuses text that is too short
+    batches = training_batches(
+        config, recipe.data, shards, tokenizer, seed=recipe.training.seed, rows=rows
+    )  # refuses too short a text
+    notes += batches.described(recipe.training.steps, rows) if isinstance(batches, MixedBatches) else []
     ranks.share(batch_windows(0, rows, recipe.schedule))  # refuses more ranks than windows
     memory, spread = _memory(recipe, config, precision, device, ranks)
     if ranks.size > 1:
@@ -112,7 +116,7 @@ def prepare(recipe: Recipe, path: Path, terminal: Terminal, resume: Resume, rank
     environment = {"processes": ranks.size, "threads": threads, "device": device.type, "torch": torch.__version__}
     state = _build_state(recipe, None if found else begin, config, device, precision, ranks, spread)
     forward = _compiled(state.model, device, terminal) if recipe.training.compile else None
-    environment |= {"compile": forward is not None, "shards": digest(shards.path / "manifest.json")}
+    environment |= {"compile": forward is not None, "shards": shards.state}
     if found is not None:
         _compare(read_state(found)[1], environment, shards, terminal)
         restore(found, state)
@@ -167,15 +171,6 @@ def _see_what_is_asked(progress: Progress, recipe: Recipe) -> None:
     if progress.steps < progress.step:
         what = f"the run has done {progress.step} steps already, and cannot end at {progress.steps}"
         raise SettingError(what, where="training.steps", cure=f"training.steps={progress.step} or more, or leave it out")
-
-
-def _open_shards(recipe: Recipe) -> ShardReader:
-    folder = recipe.data.shards
-    if folder is None or not folder.is_dir():
-        what = "there is no shard folder here" if folder else "the recipe does not say which text to train on"
-        cure = "make one with `foretell shards build`, and name it: data.shards=DIR"
-        raise SettingError(what, where=f"data.shards={folder or ''}", cure=cure)
-    return ShardReader(folder)
 
 
 def _newest(path: Path) -> str:
@@ -260,10 +255,10 @@ def _resolve_model(settings: ModelSettings, begin: Path | None, tokenizer: Token
 def _resolved(recipe: Recipe, config: ModelConfig, text: Manifest, kind: str, **training: Any) -> Recipe:
     """The recipe with every derived value written out, so that it gives the same run wherever it is read."""
     names = [name for name in type(config).model_fields if name in ModelSettings.model_fields]
-    start, shards = (path.resolve() if path else None for path in (recipe.model.start_from, recipe.data.shards))
+    start = recipe.model.start_from.resolve() if recipe.model.start_from else None
     model = recipe.model.replace(size=None, start_from=start, **{name: getattr(config, name) for name in names})
     made = {"kind": kind} if kind in get_args(Kind) else {}  # a published tokenizer was not trained here
-    data = recipe.data.replace(shards=shards, held_out=text.held_out.fraction)
+    data = recipe.data.resolved().replace(held_out=text.held_out.fraction)
     sections = {"model": model, "data": data, "tokenizer": recipe.tokenizer.replace(vocab_size=text.vocab_size, **made)}
     return recipe.model_copy(update={**sections, "training": recipe.training.replace(**training)})
 

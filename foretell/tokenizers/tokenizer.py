@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from foretell.base.errors import DataError, ModelError
 from foretell.base.files import write_text
 from foretell.tokenizers import gpt1
+from foretell.tokenizers.engines import REFERENCE, Engine, fastest
 from foretell.tokenizers.files import ROLES as ROLES
 from foretell.tokenizers.files import named, read_config, template_of, write_config
 from foretell.tokenizers.library import library_errors
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 END_OF_TEXT = ENDS_OF_TEXT[0]
 GROUP_CHARACTERS = 1_000_000  # per call of the library, which needs up to 600 bytes of memory for each
+MUCH_TEXT = 500_000  # characters in one call; from here on finding the fastest library takes less time than it saves
 NOT_UTF8 = re.compile("([\udc80-\udcff]+)")  # how Python's surrogateescape marks such bytes
 
 
@@ -144,18 +147,34 @@ class Tokenizer:
         """The ids of each text. The library works on all cores, unless TOKENIZERS_PARALLELISM=false is set."""
         parts: list[list[NDArray[np.uint32]]] = [[np.empty(0, np.uint32)] for _ in texts]
         owned = ((index, piece) for index, text in enumerate(texts) for piece in self._pieces(text))
-        failed = DataError("the tokenizer library failed on a text", where=self._where, cure="leave out parts of the text")
+        quick = self._quick if "_quick" in self.__dict__ or sum(map(len, texts)) >= MUCH_TEXT else None
         for group in grouped(owned, lambda item: len(item[1]), GROUP_CHARACTERS):
-            with library_errors(failed):
-                batch: list[Any] = [piece for _, piece in group]
-                if self._faithful is None:
-                    encodings = self._inner.encode_batch_fast(batch, add_special_tokens=False)
-                else:
-                    batch = [gpt1.words(piece) for piece in batch]
-                    encodings = self._faithful.encode_batch_fast(batch, is_pretokenized=True, add_special_tokens=False)
-            for (index, _), encoding in zip(group, encodings, strict=True):
-                parts[index].append(np.array(encoding.ids, dtype=np.uint32))
+            batch = [piece for _, piece in group]
+            encoded = quick.ids(batch) if quick else None
+            for (index, _), ids in zip(group, self._by_reference(batch) if encoded is None else encoded, strict=True):
+                parts[index].append(ids)
         return [np.concatenate(part) for part in parts]
+
+    def _by_reference(self, texts: list[str]) -> list[NDArray[np.uint32]]:
+        """The ids of each text, by the library that says what is right. Raises DataError."""
+        with library_errors(
+            DataError("the tokenizer library failed on a text", where=self._where, cure="leave out parts of the text")
+        ):
+            if self._faithful is None:
+                encodings = self._inner.encode_batch_fast(texts, add_special_tokens=False)
+            else:
+                words: list[Any] = [gpt1.words(text) for text in texts]
+                encodings = self._faithful.encode_batch_fast(words, is_pretokenized=True, add_special_tokens=False)
+            return [np.array(encoding.ids, dtype=np.uint32) for encoding in encodings]
+
+    @property
+    def engine(self) -> str:
+        """The library that encodes much text: `tokenizers`, or a faster one that was seen to give the same ids."""
+        return self._quick.name if self._quick else REFERENCE
+
+    @cached_property
+    def _quick(self) -> Engine | None:
+        return fastest(self._inner, self.special_ids) if self._faithful is None else None
 
     def encode_bytes(self, data: bytes) -> list[int]:
         """The ids of any bytes; what is not UTF-8 becomes tokens of single bytes, or U+FFFD where not all have one."""

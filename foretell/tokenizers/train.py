@@ -1,6 +1,6 @@
 """Training of a tokenizer of any kind, and the kinds that need little of it: bytes, characters, words."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from foretell.tokenizers.bpe import train_bpe
 from foretell.tokenizers.config import TokenizerSettings
@@ -8,6 +8,7 @@ from foretell.tokenizers.library import training_errors
 from foretell.tokenizers.pieces import pieces
 from foretell.tokenizers.styles import byte_alphabet
 from foretell.tokenizers.tokenizer import END_OF_TEXT, Tokenizer
+from foretell.tokenizers.unigram import train_unigram
 from foretell.tokenizers.wordpiece import train_wordpiece
 
 UNKNOWN = "<unk>"
@@ -23,10 +24,12 @@ def train(texts: Callable[[], Iterable[str]], settings: TokenizerSettings) -> To
     match settings.kind:
         case "bpe":
             return train_bpe(texts(), settings)
+        case "unigram":
+            return train_unigram(texts, settings)
         case "wordpiece":
             return train_wordpiece(texts, settings)
         case "byte":
-            return byte_tokenizer()
+            return byte_tokenizer(settings.special_tokens)
     return train_units(texts(), settings)
 
 
@@ -38,7 +41,7 @@ def train_units(texts: Iterable[str], settings: TokenizerSettings) -> Tokenizer:
     inner = Inner(models.WordLevel({UNKNOWN: 1}, unk_token=UNKNOWN))
     inner.pre_tokenizer = pre_tokenizers.Split(Regex(UNITS[settings.kind]), behavior="isolated")
     inner.decoder = decoders.Fuse()
-    special = [END_OF_TEXT, UNKNOWN]
+    special = [END_OF_TEXT, UNKNOWN, *settings.special_tokens]
     trainer = trainers.WordLevelTrainer(vocab_size=settings.vocab_size, special_tokens=special, show_progress=False)
     with training_errors():
         inner.train_from_iterator((piece for text in texts for piece in pieces(text)), trainer)
@@ -47,12 +50,12 @@ def train_units(texts: Iterable[str], settings: TokenizerSettings) -> Tokenizer:
     return Tokenizer(inner, ROLES | {"unk_token": UNKNOWN})
 
 
-def byte_tokenizer() -> Tokenizer:
-    """A token for each byte, whose id is its value, and `<|endoftext|>` (256)."""
+def byte_tokenizer(special_tokens: Sequence[str] = ()) -> Tokenizer:
+    """A token for each byte, whose id is its value, `<|endoftext|>` (256), and what other special tokens there are."""
     from tokenizers import Tokenizer as Inner
     from tokenizers import decoders, models, pre_tokenizers
 
     inner = Inner(models.BPE(byte_alphabet(), []))
     inner.pre_tokenizer, inner.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False), decoders.ByteLevel()
-    inner.add_special_tokens([END_OF_TEXT])
+    inner.add_special_tokens([END_OF_TEXT, *special_tokens])
     return Tokenizer(inner, dict(ROLES))

@@ -19,7 +19,7 @@ def train_wordpiece(texts: Callable[[], Iterable[str]], settings: TokenizerSetti
 
     inner, size = (
         wordpiece({text: token for token, text in enumerate(SPECIAL.values())}, settings.lowercase)._inner,
-        settings.vocab_size,
+        settings.vocab_size - len(settings.special_tokens),
     )
     with training_errors():
         letters = Counter(letter for text in texts() for letter in inner.normalizer.normalize_str(text) if not letter.isspace())
@@ -31,8 +31,8 @@ def train_wordpiece(texts: Callable[[], Iterable[str]], settings: TokenizerSetti
         letters_only: dict[str, Any] = {"initial_alphabet": alphabet, "limit_alphabet": len(alphabet), "special_tokens": ordered}
         trainer = trainers.WordPieceTrainer(vocab_size=size, min_frequency=2, show_progress=False, **letters_only)
         inner.train_from_iterator(texts(), trainer)
-    settings.require(inner.get_vocab_size())
-    return wordpiece(inner.get_vocab(with_added_tokens=False), settings.lowercase)
+    settings.require(inner.get_vocab_size() + len(settings.special_tokens))
+    return wordpiece(inner.get_vocab(with_added_tokens=False), settings.lowercase).with_special_tokens(settings.special_tokens)
 
 
 def wordpiece(

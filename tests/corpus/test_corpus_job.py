@@ -50,19 +50,27 @@ def test_a_corpus_comes_back_as_it_was_written(mixed: Path, tmp_path: Path) -> N
     }  # fmt: skip
     assert sorted(item.reason for item in dropped) == sorted(manifest["dropped"])
     assert {entry["path"]: entry["sha256"] for entry in manifest["sources"]}[str(mixed / "ast.txt")] == digest(mixed / "ast.txt")
-    assert [step["name"] for step in manifest["steps"]][:2] == ["read", "extract"]
+    names = ["read", "extract", "boilerplate", "normalise", "language", "filter", "exact duplicates", "near duplicates"]
+    assert [step["name"] for step in manifest["steps"]] == names
     assert manifest["steps"][-1] == {
         "name": "near duplicates",
         "documents": 10,
         "bytes": manifest["totals"]["bytes"],
         "dropped": {"near_duplicate": 1},
     }
-    assert manifest["settings"]["near_duplicate_threshold"] == 0.8
-    line = next(document for document in documents if document.metadata["format"] == "jsonl")
-    assert line.metadata == {"format": "jsonl", "line": 1, "text_field": "content", "fields": {"url": "u"}}
-    assert "jsonl" in said
+    assert manifest["settings"]["bands"] == 14
+    line = next(document for document in documents if document.metadata["format"] == "json")
+    told = {"format": "json", "line": 1, "text_field": "content", "fields": {"url": "u"}}
+    assert line.metadata | told == line.metadata
+    assert line.metadata["language"] == "en"
     assert "damaged_gzip" in said
-    assert sorted(path.name.partition("-")[0] for path in out.iterdir()) == ["documents", "dropped", "manifest.json", "report.html"]
+    assert sorted(path.name.partition("-")[0] for path in out.iterdir()) == [
+        "card.md",
+        "documents",
+        "dropped",
+        "manifest.json",
+        "report.html",
+    ]
 
 
 def test_the_same_files_give_the_same_corpus(mixed: Path, tmp_path: Path) -> None:
@@ -134,7 +142,7 @@ def test_the_cure_for_a_missing_field_names_the_setting(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"prompt": "x"}')
     with pytest.raises(DataError) as caught:
         build([tmp_path / "a.jsonl"], tmp_path / "out")
-    assert "corpus.jsonl_text_field=NAME" in caught.value.cure
+    assert "corpus.text_field=NAME" in caught.value.cure
     assert caught.value.where.endswith("a.jsonl:1 fields: prompt")
 
 
@@ -193,6 +201,7 @@ def run_command(*words: object) -> Any:
 def test_the_command_tells_settings_from_sources(mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a=b.txt").write_text("A file whose name looks like a setting is a file.")
+    (mixed / "cut.txt.gz").unlink()
     manifest = run_command("build", "a=b.txt", mixed, "corpus.min_characters=40", "--out", tmp_path / "out")
     assert manifest["settings"]["min_characters"] == 40
     assert manifest["totals"]["documents"] == 11

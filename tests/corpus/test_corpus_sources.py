@@ -59,6 +59,35 @@ def test_names_do_not_depend_on_where_the_source_lies(tree: Path, tmp_path: Path
     assert [file.label for file in find_files(["a tree/b.txt"], tmp_path)] == ["a tree/b.txt"]
 
 
+def test_a_folder_that_may_not_be_entered_is_counted(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = Path.iterdir
+
+    def refuse(path: Path) -> object:
+        if path.name == "a":
+            raise PermissionError(13, "Permission denied")
+        return listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    assert dict(names(tree, scratch=tmp_path)) == {".git": "hidden", ".secret": "hidden", "a": "unreadable", "b.txt": None}
+
+
+def test_a_saved_dataset_is_its_tables_alone(tree: Path, tmp_path: Path) -> None:
+    (tree / "a" / "state.json").write_text('{"_data_files": [{"filename": "z.md"}, {"filename": "../b.txt"}]}')
+    expected = [(".git", "hidden"), (".secret", "hidden"), ("a/z.md", None), ("b.txt", None)]
+    assert names(tree, scratch=tmp_path) == expected
+    (tree / "dataset_dict.json").write_text('{"splits": ["a", "/etc"]}')
+    assert names(tree, scratch=tmp_path) == [("a/z.md", None)]
+    (tree / "a" / "state.json").write_text("[")
+    assert ("a/y.txt", None) in names(tree, scratch=tmp_path)
+
+
+def test_a_dataset_of_the_hub_is_one_source(tmp_path: Path) -> None:
+    (file,) = find_files(["hf:owner/name:train"], tmp_path)
+    assert (file.name, file.label, file.remote, file.reason) == ("hf:owner/name:train", "hf:owner/name:train", True, None)
+    with pytest.raises(SettingError, match="no dataset of the Hub"):
+        find_files(["hf:name"], tmp_path)
+
+
 def test_standard_input_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"from a pipe")))
     (file,) = find_files(["-"], tmp_path)

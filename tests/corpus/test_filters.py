@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from foretell.corpus.config import CorpusSettings
 from foretell.corpus.document import Document, Dropped, reasons
-from foretell.corpus.filters import JUDGED_FROM_CHARACTERS, faults, judge
+from foretell.corpus.filters import judge
+from foretell.corpus.rules.lenient import JUDGED_FROM_CHARACTERS, faults
+from foretell.corpus.scan import Scan
 
 SETTINGS = CorpusSettings()
 
@@ -64,5 +66,5 @@ def test_unusual_text_stays(text: str) -> None:
 
 
 def test_every_reason_is_explained() -> None:
-    names = [name for name, _ in faults("x" * JUDGED_FROM_CHARACTERS, SETTINGS)]
+    names = [name for name, _ in faults(Scan("x" * JUDGED_FROM_CHARACTERS), SETTINGS)]
     assert len(names) == 6 and set(names) <= set(reasons())

@@ -58,7 +58,7 @@ def test_a_sample_is_taken_of_a_large_corpus(text_folder: Path, tmp_path: Path) 
     said, available = StringIO(), sum(path.stat().st_size for path in text_folder.iterdir())
     settings = TokenizerSettings(vocab_size=300, sample_bytes=available // 3 + 1)
     train_tokenizer(text_folder, tmp_path / "out", settings, Terminal(stream=said))
-    assert "from 1/3 of" in said.getvalue()
+    assert "one in 3 pieces of" in said.getvalue()
     whole = train_tokenizer(text_folder, tmp_path / "whole", TokenizerSettings(vocab_size=300), Terminal(stream=said))
     assert whole["fingerprint"] != Tokenizer.load(tmp_path / "out").fingerprint
 

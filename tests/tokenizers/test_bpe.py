@@ -16,6 +16,9 @@ PATHOLOGICAL = {
     "random letters": "".join(random.Random(0).choices("abcdefghijklmnopqrstuvwxyz", k=10**6)),
     "newlines": "\n" * 10**6,
     "no seam": "_-" * 500_000,
+    "one digit": "0" * 10**6,
+    "chinese": "".join(random.Random(0).choices("的一是不了人我在有他这中大来上国", k=10**6)),
+    "spaces before letters": (" " * 999 + "x") * 1000,
 }
 
 
@@ -29,6 +32,44 @@ def test_the_split_is_that_of_qwen2(tokenizer: Tokenizer) -> None:
     split = tokenizer._inner.pre_tokenizer.pre_tokenize_str("DON'T  stop123!\n\n x")
     assert [piece for piece, _ in split] == ["DON", "'T", "Ġ", "Ġstop", "1", "2", "3", "!ĊĊ", "Ġx"]
     assert "{1,3}" not in SPLIT
+
+
+def test_special_tokens_come_first_and_are_no_text(source_text: str) -> None:
+    chosen = TokenizerSettings(vocab_size=400, special_tokens=("<|im_start|>", "<|im_end|>"))
+    tokenizer = train_bpe([source_text + "<|im_start|>" * 50], chosen)
+    assert tokenizer.special_ids == {"<|endoftext|>": 0, "<|im_start|>": 1, "<|im_end|>": 2}
+    assert tokenizer.vocab_size == 400
+    assert not {0, 1, 2} & set(tokenizer.encode("a<|im_start|>b<|endoftext|>"))
+    assert tokenizer.decode(tokenizer.encode("a<|im_start|>b")) == "a<|im_start|>b"
+
+
+@pytest.mark.parametrize("tokens", ['["<|endoftext|>"]', '["<a>","<a>"]', '["x"]'])
+def test_special_tokens_that_cannot_be_told_apart_are_refused(tokens: str) -> None:
+    with pytest.raises(SettingError, match="special_tokens = "):
+        load_settings(TokenizerSettings, None, [f"special_tokens={tokens}"])
+
+
+def test_special_tokens_take_places_in_the_vocabulary() -> None:
+    with pytest.raises(SettingError, match="special_tokens = ") as caught:
+        load_settings(TokenizerSettings, None, ["vocab_size=257", 'special_tokens=["<a>"]'])
+    assert "vocab_size=258 or more" in caught.value.cure
+
+
+@pytest.mark.parametrize(
+    ("chosen", "words"),
+    [
+        ({"split": "gpt2"}, ["DON", "'", "T", "Ġ", "Ġstop", "Ġ1234", "!", "ĊĊĠ", "Ġx"]),
+        ({"split": "gpt4"}, ["DON", "'T", "Ġ", "Ġstop", "Ġ", "123", "4", "!ĊĊ", "Ġ", "Ġx"]),
+        ({"split": "gpt4", "digits": "single"}, ["DON", "'T", "Ġ", "Ġstop", "Ġ", "1", "2", "3", "4", "!ĊĊ", "Ġ", "Ġx"]),
+        ({"split": "gpt2", "digits": "single"}, ["DON", "'", "T", "Ġ", "Ġstop", "Ġ", "1", "2", "3", "4", "!", "ĊĊĠ", "Ġx"]),
+        ({"split": "qwen2", "digits": "up_to_three"}, ["DON", "'T", "Ġ", "Ġstop", "Ġ", "123", "4", "!ĊĊ", "Ġ", "Ġx"]),
+    ],
+    ids=str,
+)
+def test_the_other_splits(source_text: str, chosen: dict[str, str], words: list[str]) -> None:
+    settings = TokenizerSettings.model_validate({"vocab_size": 300, **chosen})
+    split = train_bpe([source_text], settings)._inner.pre_tokenizer.pre_tokenize_str("DON'T  stop 1234!\n\n  x")
+    assert [piece for piece, _ in split] == words
 
 
 def test_training_is_deterministic(tokenizer: Tokenizer, source_text: str) -> None:

@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -208,9 +209,98 @@ def test_small_vocabularies_are_refused_only_where_bytes_must_fit(kind: str) -> 
         load_settings(TokenizerSettings, None, ["vocab_size=20"])
 
 
+def test_the_command_takes_settings(tmp_path: Path) -> None:
+    from foretell.cli.main import main
+
+    (tmp_path / "a.txt").write_text("if the cat 123 " * 30)
+    given = ["tokenizer.split=gpt2", 'tokenizer.special_tokens=["<|im_end|>"]', "--vocab-size", "265"]
+    assert main(["tokenizer", "train", str(tmp_path / "a.txt"), "--out", str(tmp_path / "out"), *given]) == 0
+    tokenizer = Tokenizer.load(tmp_path / "out")
+    assert tokenizer.special_ids == {END_OF_TEXT: 0, "<|im_end|>": 1}
+    assert len(tokenizer.encode(" 123")) < 3
+
+
 def test_an_unknown_kind_is_refused() -> None:
     with pytest.raises(SettingError, match="kind = 'bpee' is not possible"):
         load_settings(TokenizerSettings, None, ["kind=bpee"])
+
+
+@pytest.fixture(scope="module")
+def unigram(source_text: str) -> Tokenizer:
+    chosen = {"kind": "unigram", "vocab_size": 700, "special_tokens": ("<|im_end|>",)}
+    return train(lambda: [source_text], TokenizerSettings.model_validate(chosen))
+
+
+def test_unigram_is_a_sentencepiece_tokenizer(unigram: Tokenizer, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    assert (unigram.kind, unigram.vocab_size, unigram.unknown) == (
+        "sentencepiece",
+        700,
+        None,
+    )  # there are bytes for what it does not know
+    assert unigram.special_ids == {"<unk>": 0, END_OF_TEXT: 698, "<|im_end|>": 699}
+    unigram.save(tmp_path)
+    theirs, loaded = AutoTokenizer.from_pretrained(tmp_path), Tokenizer.load(tmp_path)
+    for text in SAMPLES:
+        ids = unigram.encode(text)
+        assert loaded.encode(text) == ids == theirs(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+
+
+@given(st.text(max_size=60) | st.text(st.sampled_from("<unk>0xAF [|]endoftextim_"), max_size=60))
+def test_unigram_gives_back_any_text(unigram: Tokenizer, text: str) -> None:
+    ids = unigram.encode(text)
+    assert unigram.decode(ids) == text.replace("\u2581", " ")
+    assert unigram.encode(f"<0x41>{END_OF_TEXT}<unk>")
+    assert not set(unigram.special_ids.values()) & set(ids)
+
+
+def test_too_large_a_vocabulary_for_unigram_names_what_the_text_supports() -> None:
+    with pytest.raises(SettingError, match=r"1000 tokens is more than this text supports, which is [0-9]+"):
+        train(lambda: ["the cat sat on the mat " * 9], TokenizerSettings(kind="unigram", vocab_size=1000))
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "char", "word", "byte"])
+def test_special_tokens_of_other_kinds(source_text: str, kind: str) -> None:
+    tokenizer = learned(kind, source_text, special_tokens=("<|im_end|>",))
+    assert tokenizer.vocab_size == {"wordpiece": 700, "char": len(set(source_text)) + 3, "word": 500, "byte": 258}[kind]
+    token = tokenizer.special_ids["<|im_end|>"]
+    assert token not in tokenizer.encode("a<|im_end|>b")
+    assert tokenizer.decode([token]) == ""
+
+
+def test_the_command_compares(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from foretell.cli.main import main
+
+    (tmp_path / "a.txt").write_text("if the cat sat on the mat, the cat was happy\n" * 20)
+    for name, kind, size in (("bytes", "byte", 257), ("words", "word", 10)):
+        text = str(tmp_path / "a.txt")
+        assert main(["tokenizer", "train", text, "--out", str(tmp_path / name), "--kind", kind, "--vocab-size", str(size)]) == 0
+    capsys.readouterr()
+    names = [str(tmp_path / "bytes"), str(tmp_path / "words"), str(tmp_path / "a.txt")]
+    assert main(["tokenizer", "compare", *names, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    of_bytes, of_words = found["tokenizers"]
+    assert (found["bytes"], found["words"], found["sampled_every"]) == (20 * 45, 20 * 11, 1)
+    assert of_bytes["languages"]["all"]["bytes_per_token"] == 1
+    assert of_bytes["languages"]["all"]["tokens_per_word"] == pytest.approx(45 / 11)
+    assert of_words["vocabulary_used"] == pytest.approx(9 / 10)  # every token but <|endoftext|>
+    assert of_words["languages"]["all"]["unknown"] > 0
+    assert of_words["engine"] == "tokenizers"
+    assert main(["tokenizer", "compare", *names]) == 0
+    assert "bytes/token" in capsys.readouterr().out
+
+
+def test_a_comparison_is_told_by_language(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from foretell.base.console import Terminal
+    from foretell.corpus.document import Document
+    from foretell.jobs import tokenizer as jobs
+
+    train(list, TokenizerSettings(kind="byte")).save(tmp_path / "t")
+    documents = [Document("0", "the cat", "a", {"language": "en"}), Document("1", "中文", "b", {"language": "zh"})]
+    monkeypatch.setattr(jobs, "read_documents", lambda path: documents)
+    (found,) = jobs.compare_tokenizers([tmp_path / "t"], tmp_path, Terminal(quiet=True))["tokenizers"]
+    assert {name: said["tokens"] for name, said in found["languages"].items()} == {"all": 13, "en": 7, "zh": 6}
 
 
 def test_the_command_learns_from_several_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -231,6 +231,7 @@ def test_a_panic_while_encoding_becomes_a_data_error(tokenizer: Tokenizer, monke
             raise panic("backtracking")
 
     monkeypatch.setattr(tokenizer, "_inner", Broken())
+    monkeypatch.setitem(tokenizer.__dict__, "_quick", None)
     with pytest.raises(DataError, match="failed on a text"):
         tokenizer.encode("text")
 

@@ -1,0 +1,80 @@
+"""The pages of web archives (WARC, WET; plain, gz, lz4, zst)."""
+
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from typing import Any
+
+from foretell.corpus.document import Dropped, Raw
+from foretell.corpus.readers.entry import HEAD_BYTES, Bomb, Budget, Entry, Records
+from foretell.corpus.readers.formats import kind_of
+
+KINDS = {"text/html": "html", "application/xhtml+xml": "html", "text/plain": "text", "text/markdown": "markdown"}
+KINDS |= {"application/pdf": "pdf", "text/xml": "xml", "application/xml": "xml"}
+
+
+class _Broken(Exception):
+    """The archive, or a record of it, cannot be read."""
+
+
+def read_warc(entry: Entry) -> Records:
+    """A record for each page that was fetched, and each text that was made of one; where the archive is damaged it ends."""
+    warc = import_module("fastwarc.warc")
+    try:
+        for number, (record, block) in enumerate(_blocks(warc.ArchiveIterator, entry), start=1):
+            if record.record_type in (warc.response, warc.resource, warc.conversion):
+                yield _page(entry, number, record, block)
+    except Bomb:
+        yield entry.dropped("gzip_bomb")
+    except _Broken as error:
+        yield entry.dropped("broken_warc", str(error))
+
+
+def _blocks(open_archive: Callable[..., Any], entry: Entry) -> Iterator[tuple[Any, bytes]]:
+    """The records, and what stands in them (of the largest the beginning)."""
+    budget = Budget(entry.size_bytes, entry.settings)
+    records = iter(_guarded(open_archive, entry.stream, parse_http=False, fsspec_args=False))
+    while (record := _guarded(next, records, None)) is not None:
+        budget.spend(record.content_length)
+        block = _guarded(record.reader.read, entry.whole_bytes + 1)
+        if len(block) < min(record.content_length, entry.whole_bytes):  # fastwarc ends there without a word
+            raise _Broken("a record is cut short")
+        yield record, block
+
+
+def _guarded(call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    try:
+        return call(*arguments, **named)
+    except (KeyboardInterrupt, SystemExit, Bomb):
+        raise
+    except BaseException as error:  # what panics in Rust is no Exception
+        raise _Broken(str(error)) from error
+
+
+def _page(entry: Entry, number: int, record: Any, block: bytes) -> Raw | Dropped:
+    """The page that a record holds, of the kinds that hold text."""
+    url, told = record.headers.get("WARC-Target-URI"), record.headers.get("Content-Type")
+    charset, status = None, 200
+    try:
+        _guarded(record.set_bytes_content, block)
+        if record.is_http:
+            _guarded(record.parse_http, auto_decode="all")
+            told, charset, status = record.http_content_type, record.http_charset, record.http_headers.status_code
+        content = _guarded(record.reader.read, entry.whole_bytes + 1)
+    except _Broken as error:
+        return entry.dropped("broken_warc", f"{url}: {error}", number, len(block))
+    kind = page_kind(told, content)
+    reason = "fetch_failed" if status and not 200 <= status < 300 else "binary" if kind is None else None
+    if kind is not None and len(content) > (entry.whole_bytes if kind == "pdf" else entry.settings.max_document_bytes):
+        reason = "too_large"
+    if kind is None or reason:
+        return entry.dropped(reason or "binary", f"{url}: {status} {told}", number, len(block))
+    known = {"url": url, "date": record.headers.get("WARC-Date"), "charset": charset}
+    return entry.raw(number, content, kind, len(block), **{name: value for name, value in known.items() if value})
+
+
+def page_kind(told: str | None, content: bytes) -> str | None:
+    """The kind that a Content-Type names, or what it looks like where there is none; None = nothing with text in it."""
+    if told:
+        return KINDS.get(told.partition(";")[0].strip().lower())
+    found = kind_of("", content[:HEAD_BYTES])[0]
+    return found if found in KINDS.values() else None
