@@ -38,16 +38,28 @@ def commands(path: Path) -> list[str]:
     return [line for block in blocks for line in block.splitlines() if line.startswith("foretell ")]
 
 
-def test_the_commands_of_the_step_by_step_page_run(
-    text_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("page", "count", "before"),
+    [
+        ("step-by-step.md", 11, []),
+        ("bring-your-own-data.md", 5, []),
+        (
+            "tokens.md",
+            5,
+            ["foretell corpus build my-texts/ --out corpus", "foretell corpus build my-texts/ast.txt --out more-texts"],
+        ),
+    ],
+)
+def test_the_commands_of_the_docs_run(
+    page: str, count: int, before: list[str], text_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     text_folder.rename(tmp_path / "my-texts")
     (tmp_path / "my-texts" / "README.md").write_text((ROOT / "README.md").read_text(encoding="utf-8"), encoding="utf-8")
-    found = commands(ROOT / "docs" / "step-by-step.md")
-    assert len(found) == 11
-    for command in found:
-        assert main(shlex.split(command)[1:]) == 0, f"{command}\n{capsys.readouterr().err}"
+    found = commands(ROOT / "docs" / page)
+    assert len(found) == count
+    for command in [*before, *found]:
+        assert main(shlex.split(command)[1:]) == 0, command
 
 
 def test_the_recipe_in_the_docs_is_valid(tmp_path: Path) -> None:
@@ -80,3 +92,13 @@ def test_every_bundled_recipe_is_valid() -> None:
     from foretell.jobs.recipes import bundled
 
     assert [load_recipe(recipe["name"]) for recipe in bundled()]
+
+
+def test_the_mixture_in_the_docs_is_valid(tmp_path: Path) -> None:
+    from foretell.jobs.recipe import load_recipe
+
+    text = re.search(r"```toml\n(.*?)```", (ROOT / "docs" / "tokens.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert text
+    (tmp_path / "mine.toml").write_text(text[1])
+    sources = load_recipe(str(tmp_path / "mine.toml")).data.sources
+    assert {name: source.weight for name, source in sources.items()} == {"books": 0.7, "code": 0.3}

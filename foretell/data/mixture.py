@@ -123,6 +123,11 @@ class MixedShards(ShardReader):
         held_out = HeldOut(method=method, fraction=fraction, characters=characters, ends={})
         self.manifest: Manifest = first.model_copy(update={"held_out": held_out, "splits": splits})
 
+    @property
+    def card(self) -> str:
+        """What the sources' corpora say of themselves."""
+        return "\n".join(f"## {name}\n\n{reader.card}" for name, reader in self.sources.items() if reader.card)
+
     def verify(self) -> None:
         """Compare every file of every source with its checksum."""
         for reader in self.sources.values():

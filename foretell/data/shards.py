@@ -15,7 +15,7 @@ from foretell.base.settings import Settings
 from foretell.data.held_out import HeldOut
 from foretell.tokenizers.tokenizer import Tokenizer
 
-SPLITS = ("train", "held_out")
+SPLITS, CARD = ("train", "held_out"), "card.md"
 START, IDENTITY = np.dtype("<u8"), np.dtype("S16")  # the document index: first token and id of each document
 
 
@@ -105,6 +105,12 @@ class ShardReader:
             self.train, self.held_out = (Split(path, name, self.manifest) for name in SPLITS)
         except (KeyError, TypeError, ValueError) as error:
             raise _damaged(manifest, f"the manifest of the shards is damaged: {error}") from error
+
+    @property
+    def card(self) -> str:
+        """What the corpus says of itself, in Markdown; empty where it was a plain file."""
+        path = self.path / CARD
+        return path.read_text(encoding="utf-8") if path.is_file() else ""
 
     def verify(self) -> None:
         """Compare every file with its checksum."""

@@ -15,8 +15,11 @@ from foretell.models.counts import parameter_count
 STYLES = (("#3b6ea8", ""), ("#c2571a", "."))  # colour and marker; told apart by colour-blind readers too
 
 
-def write_report(run: RunFolder, data: dict[str, Any], machine: dict[str, Any]) -> None:
-    """The run's page (scores, curves, samples, settings, text, speed), readable without network, and its model's card."""
+def write_report(run: RunFolder, data: dict[str, Any], machine: dict[str, Any], card: str = "") -> None:
+    """The run's page (scores, curves, samples, settings, text, speed), readable without network, and its model's card.
+
+    card: what the corpus says of itself, in Markdown.
+    """
     kind = read_json(run.model / "config.json")["model_type"]
     metrics, scores = read_lines(run.metrics), read_json(run.evaluation)["metrics"]
     values = {
@@ -28,6 +31,7 @@ def write_report(run: RunFolder, data: dict[str, Any], machine: dict[str, Any]) 
         "recipe": re.sub(r"(?m)^(shards|start_from) = .*\n", "", run.recipe.read_text(encoding="utf-8")),  # nobody's private paths
         "facts": _facts(load_config(run.model), metrics, machine),
         "data": {key.replace("_", " "): f"{value:,}" if isinstance(value, int) else value for key, value in data.items()},
+        "corpus": card,
         "loss_svg": _curves(metrics, {"loss": "training", "held_out_loss": "held-out"}, shared="loss (nats per token)"),
         "speed_svg": _curves(metrics, {"tokens_per_second": "tokens per second", "learning_rate": "learning rate"}),
     }

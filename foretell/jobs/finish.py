@@ -41,9 +41,8 @@ def finish_run(prepared: Prepared, weights: dict[str, Tensor], terminal: Termina
         remove(run.model)  # of a run that was complete, and was resumed: only now that the new one is whole
     score, how = score_held_out(prepared, run.model, terminal), held_out_protocol(config, recipe.data, "fp32")
     write_text(run.evaluation, dump({"metrics": score.to_metrics(how)}, indent=2))
-    write_report(
-        run, data, {"peak_memory_bytes": max(progress.peak_bytes, peak_bytes()), "threads": prepared.environment["threads"]}
-    )
+    machine = {"peak_memory_bytes": max(progress.peak_bytes, peak_bytes()), "threads": prepared.environment["threads"]}
+    write_report(run, data, machine, prepared.shards.card)
     values = score.to_json()
     told = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in values.items() if isinstance(value, float))
     terminal.say(f"held-out: {told} ({how})\ntrained {progress.step:,} steps in {duration(progress.elapsed_seconds)}")

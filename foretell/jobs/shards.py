@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from foretell.base.console import Terminal
+from foretell.base.files import write_text
 from foretell.base.records import read_json
 from foretell.base.units import count
 from foretell.corpus.document import Document
-from foretell.corpus.store import MANIFEST, read_documents
+from foretell.corpus.store import CARD, MANIFEST, read_documents
 from foretell.data.build import append_shards, write_shards
 from foretell.data.config import DataSettings
 from foretell.data.shards import Manifest
@@ -22,6 +23,8 @@ def build_shards(
     """Encode a corpus folder or text files into a new shard folder, by so many processes (absent: one a processor)."""
     documents, loaded = partial(read_documents, corpus), Tokenizer.load(tokenizer)
     manifest = write_shards(documents, loaded, out, settings, terminal, workers, _characters([corpus]))
+    if (corpus / CARD).is_file():
+        write_text(out / CARD, (corpus / CARD).read_text(encoding="utf-8"))
     total = sum(split.bytes for split in manifest.splits.values())
     for name, split in manifest.splits.items():
         amounts = f"{count(split.tokens)} tokens of {split.bytes / split.tokens:.2f} bytes, {split.bytes / total:.1%} of the text"

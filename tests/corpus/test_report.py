@@ -146,7 +146,7 @@ def test_the_card_is_markdown_that_holds_no_markup_of_others() -> None:
     summary = summed([items()])
     summary.add(document(99, "text", licence=HOSTILE))
     text = card(manifest(), summary)
-    assert text.startswith("## Text\n") and "41 documents" in text
+    assert text.startswith("### Corpus\n") and "41 documents" in text
     assert re.search(r"^\| folder-0 \| .* \| [\d.]+ % \|$", text, re.M) and "too\\_short: shorter than" in text
     assert "<script" not in text.replace("\\<", "") and "email" not in text and "not looked for" in text
     assert all(re.sub(r"\\.", "", row).count("|") == 4 for row in text.split("\n") if row.startswith("|"))
