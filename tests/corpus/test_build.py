@@ -1,5 +1,6 @@
 """A build goes on where it was killed, and gives the same bytes whoever does it."""
 
+import gzip
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -118,6 +120,38 @@ def test_two_workers_killed_and_continued_give_what_one_gives(pile: Path, tmp_pa
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    assert start("two", 2).wait() == 0
+    one, two = ({path.name: digest(path) for path in (tmp_path / name).iterdir()} for name in ("one", "two"))
+    assert one == two
+
+
+@pytest.mark.slow
+def test_ten_kills_inside_large_files_change_no_byte(data_folder: Path, tmp_path: Path) -> None:
+    """40 MB of JSON lines, which workers enter in the middle, and as much in a gzip stream, which they cannot."""
+    script, source, random = tmp_path / "build.py", tmp_path / "source", Random(0)
+    script.write_text(BUILD.replace("20_000", "2_000_000"))
+    source.mkdir()
+    texts = [book.read_text() for book in sorted((data_folder / "books").glob("*.md"))]
+    records = [json.dumps({"text": text[at : at + 3000]}) for text in texts for at in range(0, len(text), 3000)]
+    (source / "a.jsonl").write_text("\n".join(records[: len(records) // 2]))
+    with gzip.open(source / "b.jsonl.gz", "wt", compresslevel=1) as stream:
+        stream.write("\n".join(records[len(records) // 2 :]))
+
+    def start(out: str, workers: int) -> subprocess.Popen[bytes]:
+        command = [sys.executable, str(script), str(source), str(tmp_path / out), str(workers)]
+        return subprocess.Popen(command, start_new_session=True)
+
+    assert start("one", 1).wait() == 0
+    marks: list[int] = []
+    while len(marks) < 10:
+        process, target = start("two", 2), (marks[-1] if marks else 0) + random.randint(1, 3)
+        while len(found := list(tmp_path.glob(".building-two/chunks/*/mark.json"))) < target and process.poll() is None:
+            time.sleep(0.02)
+        assert process.poll() is None, "the build ended before it was killed ten times"
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        marks.append(len(found))
+    assert marks == sorted(marks) and marks[-1] >= 10
     assert start("two", 2).wait() == 0
     one, two = ({path.name: digest(path) for path in (tmp_path / name).iterdir()} for name in ("one", "two"))
     assert one == two

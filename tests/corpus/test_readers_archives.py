@@ -224,3 +224,19 @@ def test_real_web_archives(data_folder: Path) -> None:
     assert all(isinstance(content, bytes) and b"<" in content for content in found["warcfile.warc"])
     assert found["clipped.warc.gz"] == ["broken_warc"]
     assert len(found["clueweb-quirk.warc.gz"]) == 29
+
+
+def test_servers_that_end_lines_their_own_way_and_say_gzip_without_doing_it(tmp_path: Path) -> None:
+    page, other = b"<html><p>Nobody packed this page,\n\nwhatever was said.</p></html>", b"<html><p>This one was packed.</p></html>"
+    answers = (
+        b"HTTP/1.1 200 OK\nContent-Type: text/html\nContent-Encoding: gzip\n\n" + page,
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Encoding: gzip\r\n\r\n" + gzip.compress(other),
+    )
+    head = b"WARC/1.0\r\nWARC-Type: response\r\nWARC-Target-URI: http://a.example/\r\nContent-Type: application/http; msgtype=response\r\n"
+    blocks = (b"%sContent-Length: %d\r\n\r\n%s\r\n\r\n" % (head, len(answer), answer) for answer in answers)
+    (tmp_path / "a.warc").write_bytes(b"".join(blocks))
+    (file,) = find_files([str(tmp_path / "a.warc")], tmp_path)
+    assert [(item.format, item.content) for item in records(file, CorpusSettings()) if isinstance(item, Raw)] == [
+        ("html", page),
+        ("html", other),
+    ]

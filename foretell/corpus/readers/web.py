@@ -1,6 +1,8 @@
 """The pages of web archives (WARC, WET; plain, gz, lz4, zst)."""
 
+import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
@@ -10,6 +12,8 @@ from foretell.corpus.readers.formats import kind_of
 
 KINDS = {"text/html": "html", "application/xhtml+xml": "html", "text/plain": "text", "text/markdown": "markdown"}
 KINDS |= {"application/pdf": "pdf", "text/xml": "xml", "application/xml": "xml"}
+
+PACKED = {"gzip", "x-gzip", "deflate"}
 
 
 class _Broken(Exception):
@@ -55,11 +59,14 @@ def _page(entry: Entry, number: int, record: Any, block: bytes) -> Raw | Dropped
     url, told = record.headers.get("WARC-Target-URI"), record.headers.get("Content-Type")
     charset, status = None, 200
     try:
-        _guarded(record.set_bytes_content, block)
+        _guarded(record.set_bytes_content, _with_whole_line_ends(block) if record.is_http else block)
         if record.is_http:
-            _guarded(record.parse_http, auto_decode="all")
+            _guarded(record.parse_http, auto_decode="transfer")
             told, charset, status = record.http_content_type, record.http_charset, record.http_headers.status_code
         content = _guarded(record.reader.read, entry.whole_bytes + 1)
+        if record.is_http and (record.http_headers.get("Content-Encoding") or "").lower() in PACKED:
+            with suppress(zlib.error):  # some servers say so and do not do it
+                content = zlib.decompressobj(wbits=47).decompress(content, entry.whole_bytes + 1)  # 47: gzip or zlib, as it begins
     except _Broken as error:
         return entry.dropped("broken_warc", f"{url}: {error}", number, len(block))
     kind = page_kind(told, content)
@@ -70,6 +77,14 @@ def _page(entry: Entry, number: int, record: Any, block: bytes) -> Raw | Dropped
         return entry.dropped(reason or "binary", f"{url}: {status} {told}", number, len(block))
     known = {"url": url, "date": record.headers.get("WARC-Date"), "charset": charset}
     return entry.raw(number, content, kind, len(block), **{name: value for name, value in known.items() if value})
+
+
+def _with_whole_line_ends(block: bytes) -> bytes:
+    """The same answer of a server, with the line ends that HTTP asks for in its header: others are read past its end."""
+    head, end, body = *block[:HEAD_BYTES].partition(b"\n\n")[:2], block
+    if not end or b"\r\n\r\n" in head:
+        return block
+    return head.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n") + b"\r\n\r\n" + body[len(head) + 2 :]
 
 
 def page_kind(told: str | None, content: bytes) -> str | None:
