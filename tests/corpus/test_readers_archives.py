@@ -232,7 +232,7 @@ def test_servers_that_end_lines_their_own_way_and_say_gzip_without_doing_it(tmp_
         b"HTTP/1.1 200 OK\nContent-Type: text/html\nContent-Encoding: gzip\n\n" + page,
         b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Encoding: gzip\r\n\r\n" + gzip.compress(other),
     )
-    head = b"WARC/1.0\r\nWARC-Type: response\r\nWARC-Target-URI: http://a.example/\r\nContent-Type: application/http; msgtype=response\r\n"
+    head = b"WARC/1.0\r\nWARC-Type: response\r\nContent-Type: application/http; msgtype=response\r\n"
     blocks = (b"%sContent-Length: %d\r\n\r\n%s\r\n\r\n" % (head, len(answer), answer) for answer in answers)
     (tmp_path / "a.warc").write_bytes(b"".join(blocks))
     (file,) = find_files([str(tmp_path / "a.warc")], tmp_path)
