@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self, TypeVar, get_args
+from typing import Any, Self, TypeVar, get_args, get_origin
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -80,7 +80,8 @@ def _explained(problem: dict[str, Any], key: str, keys: list[str], where: str) -
     """The first thing that pydantic found wrong, in our words."""
     if problem["type"] == "extra_forbidden":
         section, _, name = key.rpartition(".")
-        siblings = {known.rpartition(".")[2]: known for known in keys if known.rpartition(".")[0] == section}
+        sections = section, f"{section.rpartition('.')[0]}.NAME"  # of sections that the user names
+        siblings = {known.rpartition(".")[2]: known for known in keys if known.rpartition(".")[0] in sections}
         near = [known for known in keys if known.endswith(f".{name}")]
         near = near or [siblings[match] for match in difflib.get_close_matches(name, siblings, n=1)]
         cure = f"did you mean {' or '.join(near)}?" if near else f"known keys: {', '.join(siblings.values())}"
@@ -96,12 +97,10 @@ def _keys(schema: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """All sections and dotted keys of a schema: 'training', 'training.steps', …"""
     for name, field in schema.model_fields.items():
         yield f"{prefix}{name}"
-        for inner, deeper in (
-            (field.annotation, ""),
-            *((one, "NAME.") for one in get_args(field.annotation)),
-        ):  # dict[str, Section]
-            if isinstance(inner, type) and issubclass(inner, BaseModel):
-                yield from _keys(inner, f"{prefix}{name}.{deeper}")
+        named = get_origin(field.annotation) is dict  # dict[str, Section]
+        inner = get_args(field.annotation)[1] if named else field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from _keys(inner, f"{prefix}{name}.NAME." if named else f"{prefix}{name}.")
 
 
 def _place(text: str, path: Path | None, parts: Sequence[str | int]) -> str:

@@ -12,7 +12,8 @@ EXAMPLE = "foretell corpus build my-texts/ --out corpora/mine corpus.min_charact
 def configure(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="build|show|trace")
     build = verbs.add_parser("build", help="read, clean, filter and deduplicate")
-    what = "a file, folder, archive or quoted glob, hf:NAME, - for standard input, or corpus.KEY=VALUE"
+    what = "a file, folder, archive or quoted glob, hf:NAME, - for standard input, or corpus.KEY=VALUE; keys are for example "
+    what += "text_field, encoding, extractor, languages, rules, redact, min_characters, decontaminate, shuffle"
     build.add_argument("sources", nargs="+", metavar="SOURCE", help=what)
     build.add_argument("--out", type=Path, required=True, metavar="DIR", help="the new corpus folder")
     build.add_argument("--workers", type=int, metavar="N", help="worker processes (default: the processors there are)")

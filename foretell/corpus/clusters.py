@@ -1,13 +1,16 @@
 """Which documents of a corpus are copies of earlier ones, from their signatures alone.
 
-The rule: going through the documents in input order, one is left out if an earlier one that stays has the same text, or agrees with
-it in a band; the first of these is named. So no two documents that stay share a band, and whatever is left out shares one with the
-document named: clusters are stars around their first document, and there are no chains of copies of copies.
+The rule: going through the documents in input order, one is left out if an earlier one that stays has the same text; or if it
+agrees in a band with the first one that stays of those with this band value, and the two have `min_similarity` of their word
+sequences in common, as all MinHash values estimate it; the first of these is named. So whatever is left out resembles the document
+named: clusters are stars around their first document, and there are no chains of copies of copies.
 Memory: 9 bytes a document, and at most 100 a document (of a share of them, where half of `memory_bytes` would not do) while a band
 is sorted; `scratch` holds 4 bytes a document and band: 60 MB for a million documents with the defaults.
 """
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,7 +45,7 @@ def duplicates(files: Sequence[Path], settings: CorpusSettings, scratch: Path) -
         first_rows([part["exact"] for part in parts], leaders[0], memory)
         for band in range(bands):
             first_rows([part["bands"][:, band, None] for part in parts], leaders[1 + band], memory)
-        return _decided(leaders, count)
+        return _decided(leaders, count, _comparison(parts, settings))
     finally:
         path.unlink(missing_ok=True)
 
@@ -85,7 +88,19 @@ def _perhaps_repeated(keys: Rows) -> Numbers:
     return np.flatnonzero(mark[keys >> np.uint64(42)])
 
 
-def _decided(leaders: Numbers, count: int) -> Decisions:
+def _comparison(parts: Sequence[NDArray[np.void]], settings: CorpusSettings) -> Callable[[int, int], bool]:
+    """Whether two documents are similar enough. A byte of two different values is equal once in 256 times."""
+    starts = [0, *accumulate(map(len, parts))]
+    needed = settings.min_similarity + (1 - settings.min_similarity) / 256
+
+    def sketch(number: int) -> NDArray[np.uint8]:
+        part = bisect_right(starts, number) - 1
+        return parts[part]["sketch"][number - starts[part]]  # type: ignore[no-any-return]
+
+    return lambda one, other: not settings.min_similarity or float(np.mean(sketch(one) == sketch(other))) >= needed
+
+
+def _decided(leaders: Numbers, count: int, similar: Callable[[int, int], bool]) -> Decisions:
     """Go through the documents in order. leaders: (1 + bands, documents), the first document with the same digest or band value.
 
     A document's own place in a band's row is not needed once it was passed: where it was the first of its group, it then names the
@@ -103,13 +118,13 @@ def _decided(leaders: Numbers, count: int) -> Decisions:
                 instead[number] = same if kind[same] == KEPT else instead[same]
                 continue
             holders = [leaders[band, first] for band, first in enumerate(firsts, 1) if first != number]
-            staying = [holder for holder in holders if holder >= 0]
-            if staying:
-                kind[number], instead[number] = NEAR, min(staying)
+            copied = next((holder for holder in sorted({*holders} - {-1}) if similar(number, holder)), None)
+            if copied is not None:
+                kind[number], instead[number] = NEAR, copied
             for band, first in enumerate(firsts, 1):
-                if staying and first == number:
+                if copied is not None and first == number:
                     leaders[band, first] = -1
-                elif not staying:
+                elif copied is None and leaders[band, first] < 0:
                     leaders[band, first] = number
     return Decisions(instead, kind)
 

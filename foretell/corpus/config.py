@@ -1,9 +1,9 @@
 """The settings of corpus preparation: what is read, how it is cleaned, what is left out."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from foretell.base.settings import Settings
 
@@ -79,6 +79,9 @@ class CorpusSettings(Settings):
     """Bands of MinHash values; documents that agree in all rows of one are near duplicates: 1 - (1 - similarity^rows)^bands."""
     rows: int = Field(default=8, ge=1, le=32)
     """Values in a band. 14 bands of 8, FineWeb's, find 92 % of pairs at 0.8, 56 % at 0.7, 5 % at 0.5."""
+    min_similarity: float = Field(default=0.55, ge=0, le=1)
+    """Of documents that agree in a band, those are copies that have this share of their word sequences in common (Jaccard, as all
+    MinHash values estimate it: ± 0.05); 0 = agreeing in a band is enough, as elsewhere."""
     duplicate_lines: Literal["keep", "line", "paragraph"] = "keep"
     """Take out lines, or paragraphs, that stood in an earlier document, from `min_line_characters` on."""
     min_line_characters: int = Field(default=40, ge=1)
@@ -94,3 +97,9 @@ class CorpusSettings(Settings):
     """Order the documents by a keyed hash of their ids; absent = the order of the sources."""
     memory_bytes: int = Field(default=4 * 2**30, ge=2**28)
     """What the build may hold in memory, all workers together; fewer workers run where it would not suffice."""
+
+    @field_validator("languages", "rules", "redact", "decontaminate", mode="before")
+    @classmethod
+    def _words(cls, value: Any) -> Any:
+        """`corpus.rules=gopher,c4` is as good as a list."""
+        return tuple(value.split(",")) if isinstance(value, str) else value

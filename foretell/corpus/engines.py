@@ -129,8 +129,8 @@ def _submitted(pool: ProcessPoolExecutor, function: Callable[[T], R], task: T) -
         return pool.submit(_attempt, function, task)
     except BrokenProcessPool:
         raise
-    except RuntimeError as error:  # multiprocessing's, when a worker begins by running the script that started it
-        raise _never_begun() from error
+    except RuntimeError:  # multiprocessing's, when a worker begins by running the script that started it
+        raise _never_begun() from None
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

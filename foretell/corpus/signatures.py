@@ -23,8 +23,9 @@ NO_SPACES = "0E00-0EFF 1000-109F 1780-17FF 3040-30FF 3400-9FFF F900-FAFF 20000-3
 
 
 def signature_type(settings: CorpusSettings) -> np.dtype[np.void]:
-    """A document's record: 128 bytes with the defaults."""
-    return np.dtype([("exact", np.uint64, (2,)), ("bands", np.uint64, (settings.bands if settings.near_duplicates else 0,))])
+    """A document's record: 240 bytes with the defaults. sketch: a byte of each MinHash value (Li and König 2010)."""
+    bands = settings.bands if settings.near_duplicates else 0
+    return np.dtype([("exact", np.uint64, (2,)), ("bands", np.uint64, (bands,)), ("sketch", np.uint8, (bands * settings.rows,))])
 
 
 def signatures(texts: Sequence[str], settings: CorpusSettings) -> NDArray[np.void]:
@@ -39,7 +40,8 @@ def signatures(texts: Sequence[str], settings: CorpusSettings) -> NDArray[np.voi
     result["exact"] = np.frombuffer(digests, np.uint64).reshape(-1, 2)
     if settings.near_duplicates:
         for first, last in _batches(texts):
-            result["bands"][first:last] = _bands(texts[first:last], result["exact"][first:last, 0], settings)
+            bands, sketch = _bands(texts[first:last], result["exact"][first:last, 0], settings)
+            result["bands"][first:last], result["sketch"][first:last] = bands, sketch
     return result
 
 
@@ -70,7 +72,7 @@ def _batches(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
         yield first, len(texts)
 
 
-def _bands(texts: Sequence[str], exact: Hashes, settings: CorpusSettings) -> Hashes:
+def _bands(texts: Sequence[str], exact: Hashes, settings: CorpusSettings) -> tuple[Hashes, NDArray[np.uint8]]:
     from rensa import RMinHash
 
     words, ends = _words(texts)
@@ -81,7 +83,7 @@ def _bands(texts: Sequence[str], exact: Hashes, settings: CorpusSettings) -> Has
     bands = np.zeros((len(texts), settings.bands), np.uint64)
     for row in range(settings.rows):
         bands = mixed(bands * np.uint64(BASES[0]) + least[:, :, row])
-    return bands
+    return bands, mixed(least).astype(np.uint8).reshape(len(texts), -1)
 
 
 def _words(texts: Sequence[str]) -> tuple[Hashes, NDArray[np.int64]]:

@@ -55,8 +55,10 @@ def work(chunk: Chunk, settings: CorpusSettings, folder: Path) -> int:
 
 def _records(chunk: Chunk, settings: CorpusSettings, changed: frozenset[Path]) -> Iterator[Raw | Dropped]:
     for piece in chunk.pieces:
-        gone = piece.file.path in changed
-        yield from records(replace(piece.file, reason="changed") if gone else piece.file, settings, piece.part)
+        if piece.file.path in changed:
+            yield piece.file.dropped("changed", size_bytes=piece.bytes)
+        else:
+            yield from records(piece.file, settings, piece.part)
     yield from chunk.items
 
 

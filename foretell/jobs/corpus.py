@@ -28,8 +28,9 @@ from foretell.corpus.store import CARD, MANIFEST, REPORT, read_documents, read_d
 from foretell.corpus.trace import trace
 from foretell.corpus.work import MARK, is_done, work
 
+SHOWN_CHARACTERS = 1000
 WHOLE_FILES = (
-    *("unreadable", "changed", "encrypted", "gzip_bomb", "wrong_format"),
+    *("no_text_column", "unreadable", "changed", "encrypted", "gzip_bomb", "wrong_format"),
     *("damaged_gzip", "broken_archive", "broken_table", "broken_warc", "broken_document"),
 )  # reasons for which a file, not a document, could not be read
 
@@ -182,15 +183,20 @@ def require_readable(manifest: dict[str, Any], out: Path) -> None:
 
 def show_corpus(folder: Path, terminal: Terminal, *, dropped: bool, reason: str | None, limit: int) -> list[dict[str, Any]]:
     """Print the first `limit` documents of a corpus, or of what was left out of it; return them as records."""
-    counts = read_json(folder / MANIFEST)["dropped"]
+    manifest = read_json(folder / MANIFEST)
+    if "dropped" not in manifest:
+        raise SettingError("this is no corpus folder", where=str(folder), cure="give the folder of a `foretell corpus build`")
+    counts = manifest["dropped"]
     if reason is not None and reason not in counts:
         cure = f"its reasons: {', '.join(counts) or 'none'}"
         raise SettingError(f"nothing was left out for {reason!r}", where=str(folder), cure=cure)
     items: Items = read_dropped(folder) if dropped or reason else read_documents(folder)
     shown = list(islice((asdict(item) for item in items if reason in (None, getattr(item, "reason", None))), max(0, limit)))
     for record in shown:
-        terminal.say(f"{record.get('reason', record['id'])}  {record['source']}", "bold", result=True)
-        terminal.say(f"{excerpt(record.get('text') or record.get('excerpt', ''))}\n", result=True)
+        about = record.get("metadata", {})
+        told = [about.get("url"), about.get("fields", {}).get("subject"), about.get("language"), record.get("duplicate_of")]
+        terminal.say("  ".join([record.get("reason", record["id"]), record["source"], *filter(None, told)]), "bold", result=True)
+        terminal.say(f"{record.get('text', '')[:SHOWN_CHARACTERS] or record.get('excerpt', '')}\n", result=True)
     return shown
 
 
@@ -204,7 +210,7 @@ def trace_text(folder: Path, text: str, terminal: Terminal, *, limit: int) -> li
         for place in span.places:
             terminal.say(f"  {place.id}  {place.source}\n    … {excerpt(place.excerpt)} …", result=True)
     if not spans:
-        terminal.say("no word of it stands in this corpus", result=True)
+        terminal.say("nothing of it stands in this corpus", result=True)
     return [asdict(span) for span in spans]
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +14,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import psutil
 import pytest
 
 from foretell.base.console import Terminal
@@ -246,6 +248,24 @@ def test_a_wrong_share_is_refused(share: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("small_chunks")
 def test_ray_gives_the_same_bytes(pile: Path, tmp_path: Path) -> None:
+    """Also when one of its workers is killed, as soon as the first chunk is there; with several parts to settle."""
     pytest.importorskip("ray")
-    assert built(pile, tmp_path / "ray", Engine("ray", 2)) == built(pile, tmp_path / "local")
+    killed = list[str]()
+
+    def kill_one() -> None:
+        while not list(tmp_path.glob(".building-ray/chunks/*/mark.json")):
+            time.sleep(0.01)
+        workers = [child for child in psutil.Process().children(recursive=True) if "ray::_there" in " ".join(child.cmdline())]
+        for worker in workers[:1]:
+            worker.kill()
+            killed.append(worker.status())
+
+    killer = threading.Thread(target=kill_one, daemon=True)
+    killer.start()
+    by_ray = built(pile, tmp_path / "ray", Engine("ray", 2))
+    killer.join()
+    assert killed
+    assert by_ray == built(pile, tmp_path / "local")
+    assert len([name for name in by_ray if name.startswith("documents")]) > 2

@@ -16,16 +16,17 @@ from foretell.corpus.config import CorpusSettings
 from foretell.corpus.signatures import mixed, signature_type, signatures
 
 THREE = CorpusSettings(bands=3)
-RECORDS = st.lists(st.tuples(st.integers(0, 9), *[st.integers(0, 6)] * 3), max_size=40)
+RECORDS = st.lists(st.tuples(st.integers(0, 9), *[st.integers(0, 6)] * 3, st.integers(0, 1)), max_size=40)
 
 
 def records(rows: list[tuple[int, ...]]) -> NDArray[np.void]:
-    """Signatures out of small numbers; equal digests have equal bands."""
+    """Signatures out of small numbers (digest, three bands, sketch); equal digests have equal bands and sketches."""
     table = np.zeros(len(rows), signature_type(THREE))
     bands_of: dict[int, tuple[int, ...]] = {}
-    for record, (exact, *bands) in zip(table, rows, strict=True):
+    for record, (exact, *rest) in zip(table, rows, strict=True):
         record["exact"] = (exact // 2, exact)
-        record["bands"] = bands_of.setdefault(exact, tuple(bands))
+        *found, sketch = bands_of.setdefault(exact, tuple(rest))
+        record["bands"], record["sketch"] = found, sketch
     table["bands"] = mixed(table["bands"])  # spread over all shares
     return table
 
@@ -33,7 +34,8 @@ def records(rows: list[tuple[int, ...]]) -> NDArray[np.void]:
 def naive(table: NDArray[np.void]) -> tuple[list[int], list[int]]:
     instead, kind, stay = list[int](), list[int](), list[int]()
     for number, record in enumerate(table):
-        first = next((other for other in stay if (table[other]["bands"] == record["bands"]).any()), -1)
+        holders = {next((other for other in stay if table[other]["bands"][band] == record["bands"][band]), -1) for band in range(3)}
+        first = next((other for other in sorted(holders - {-1}) if (table[other]["sketch"] == record["sketch"]).all()), -1)
         copy = next((other for other in stay if (table[other]["exact"] == record["exact"]).all()), -1)
         stay += [number] if first == copy == -1 else []
         kind.append(EXACT if copy >= 0 else NEAR if first >= 0 else KEPT)
@@ -71,7 +73,7 @@ def test_first_rows(rows: list[tuple[int, int]], memory: int) -> None:
 
 
 def test_no_chains() -> None:
-    table = records([(0, 1, 2, 3), (1, 1, 5, 6), (2, 7, 5, 8), (3, 7, 9, 9), (2, 0, 0, 0), (1, 0, 0, 0)])
+    table = records([(0, 1, 2, 3, 0), (1, 1, 5, 6, 0), (2, 7, 5, 8, 0), (3, 7, 9, 9, 0), (2, 0, 0, 0, 0), (1, 0, 0, 0, 0)])
     assert decided(table, []) == ([-1, 0, -1, 2, 2, 0], [KEPT, NEAR, KEPT, NEAR, EXACT, NEAR])
 
 
