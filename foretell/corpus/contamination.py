@@ -8,23 +8,29 @@ import csv
 import json
 import re
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from foretell.base.errors import SettingError
-from foretell.base.records import read_records
 from foretell.corpus.config import CorpusSettings
+from foretell.corpus.convert import convert
 from foretell.corpus.document import Document, Dropped
+from foretell.corpus.extract import extract
+from foretell.corpus.readers.open import records
+from foretell.corpus.signatures import range_hashes
+from foretell.corpus.sources import SourceFile, find_files
 
 SHORTEST_WORDS = 8  # a shorter evaluation text says nothing of its own
 MARKS, WORDLESS = re.compile(r"[^\w\s]+"), re.compile(r"([\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff])")
 APOSTROPHES = "'’ʼ_"
 ASCII_LETTERS = bytes(byte if bytes([byte]).isalnum() or byte > 127 else 32 for byte in range(256)).lower()
-BASE, MIX = 0x9E3779B97F4A7C15, np.uint64(0xD6E8FEB86659FD93)  # odd: the first has an inverse modulo 2^64
+TABLE = re.compile(r"\.[ct]sv(\.(gz|bz2|xz|zst))?\Z", re.IGNORECASE)
+LARGEST_BYTES = 2**28  # of a line or a text
 FILTER_SLOTS, LARGEST_FILTER_BITS = 32, 28  # bits for each word sequence: what is not there is mostly known in one look
 
 Numbers = NDArray[np.uint64]
@@ -35,7 +41,8 @@ class Contamination:
     """The word sequences of `settings.decontaminate`; a call drops a document that holds one of them."""
 
     def __init__(self, settings: CorpusSettings) -> None:
-        self._words, self._files, self._lengths = settings.contamination_words, list[str](), set[int]()
+        self._settings, self._words = settings, settings.contamination_words
+        self._files, self._lengths = list[str](), set[int]()
         found = [part for path in settings.decontaminate for part in self._index(path)]
         keys, first = np.unique(np.concatenate([keys for keys, _ in found]), return_index=True)
         self._keys, self._origins = keys, np.repeat([file for _, file in found], [len(keys) for keys, _ in found])[first]
@@ -62,9 +69,9 @@ class Contamination:
     def _index(self, path: Path) -> list[tuple[Numbers, int]]:
         """The keys of each text in an evaluation file or folder, with the number of their file. SettingError if there are none."""
         found, least = list[tuple[Numbers, int]](), min(self._words, SHORTEST_WORDS)
-        for file in text_files(path, "corpus.decontaminate"):
-            self._files.append(str(file))
-            for text in dict.fromkeys(text for text in texts(file) if len(text) >= least):
+        for file in named_files(path):
+            self._files.append(file.label)
+            for text in dict.fromkeys(text for text in _texts(file, self._settings) if len(text) >= least):
                 content, starts, stops = words(text)
                 if (length := min(self._words, len(starts))) >= least:
                     self._lengths.add(length)
@@ -88,77 +95,75 @@ def words(text: str) -> tuple[bytes, Places, Places]:
 
 
 def sequences(content: bytes, starts: Places, stops: Places, lengths: Sequence[int]) -> tuple[Places, Places, Numbers]:
-    """Where each run of so many words begins and ends, for all of these lengths, and its key: a polynomial in its bytes, mixed."""
+    """Where each run of so many words begins and ends, for all of these lengths, and its key."""
     starts = np.concatenate([starts[: max(0, len(starts) - length + 1)] for length in lengths])
     stops = np.concatenate([stops[length - 1 :] for length in lengths])
-    powers, inverses = _powers(2 ** max(12, len(content).bit_length()))
-    sums = np.zeros(len(content) + 1, dtype=np.uint64)
-    np.cumsum((np.frombuffer(content, dtype=np.uint8) + np.uint64(1)) * powers[: len(content)], out=sums[1:])
-    keys = (sums[stops] - sums[starts]) * inverses[starts]
-    keys = (keys ^ keys >> np.uint64(32)) * MIX
-    return starts, stops, keys ^ keys >> np.uint64(32)
+    return starts, stops, range_hashes(np.frombuffer(content, dtype=np.uint8) + np.uint64(1), starts, stops)
 
 
-@lru_cache(maxsize=2)
-def _powers(size: int) -> tuple[Numbers, Numbers]:
-    """The powers of BASE modulo 2^64, and of its inverse."""
-    inverse = pow(BASE, -1, 2**64)
-    return tuple(np.cumprod(np.full(size, base, dtype=np.uint64)) * np.uint64(pow(base, -1, 2**64)) for base in (BASE, inverse))  # type: ignore[return-value]
+def named_files(path: Path) -> list[SourceFile]:
+    """The files that a setting names by a path. SettingError where there is none of this name."""
+    with TemporaryDirectory(prefix="foretell-") as scratch:
+        return [file for file in find_files([str(path)], Path(scratch)) if file.reason != "hidden"]
 
 
-def text_files(path: Path, setting: str) -> list[Path]:
-    """The files that a setting names by a path; SettingError where there are none."""
-    files = (
-        [file for file in sorted(path.rglob("*")) if file.is_file() and not file.name.startswith(".")] if path.is_dir() else [path]
-    )
-    if (path / "manifest.json").is_file():  # a corpus folder
-        files = [file for file in files if file.name.startswith("documents-")]
-    if not files or not path.exists():
-        raise SettingError("there is no such file, or nothing in the folder", where=f"{setting}: {path}", cure="check the spelling")
-    return files
+def documents(file: SourceFile, settings: CorpusSettings, column: str | None = None) -> Iterator[Document]:
+    """A file's documents; a record of JSON without a text is one whose `fields` say all. SettingError for what cannot be read.
+
+    A table is read once more for each column where not every row has its text in the usual one.
+    """
+    told = {"max_document_bytes": LARGEST_BYTES, "text_field": column or settings.text_field}
+    columns, textless = dict[str, None](), False
+    for raw in records(file, settings.model_copy(update=told)):
+        item: Any = raw if isinstance(raw, Dropped) else convert(raw, settings)
+        item = extract(item, settings) if isinstance(item, Document) else item
+        if not isinstance(raw, Dropped) and raw.format == "row":
+            columns |= dict.fromkeys(raw.metadata["fields"])
+        if isinstance(item, Document):
+            yield item
+        elif not isinstance(raw, Dropped) and raw.format in ("json", "row"):
+            fields = _json(raw.content) if raw.format == "json" else raw.metadata["fields"]
+            yield Document(item.id, "", item.source, {"format": raw.format, "text_field": None, "fields": fields})
+        elif item.reason == "no_text_column" and column is None:
+            columns |= dict.fromkeys(item.excerpt.partition(": ")[2].split(", "))
+            textless = True
+        elif item.reason in ("empty", "no_text_field"):
+            textless = True
+        else:
+            cure = "mend, convert or remove it; corpus.text_field=NAME names the column of the text"
+            raise SettingError(f"this cannot be read: {item.reason}", where=item.source, cure=cure)
+    if textless and column is None:
+        for name in columns:
+            yield from documents(file, settings, name)
 
 
-def plain_text(file: Path) -> str:
-    """All of a text file. SettingError for one that is no text or cannot be read."""
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise SettingError(f"cannot read this file: {error.strerror}", where=str(file), cure="check its permissions") from error
-    if b"\0" in content:
-        raise SettingError("this is not a text file", where=str(file), cure="convert it to JSONL or plain text, or leave it out")
-    return content.decode("utf-8-sig", "replace")
-
-
-def texts(file: Path) -> Iterator[str]:
-    """The texts of a file: all strings of JSON, the cells of tables, the paragraphs of anything else."""
-    if file.name.endswith(".jsonl.zst"):
-        yield from (text for record in read_records(file) for text in _strings(record))
-    elif file.suffix == ".json":
-        yield from _strings(_json(plain_text(file)))
-    elif file.suffix in (".jsonl", ".ndjson"):
-        yield from (text for line in plain_text(file).split("\n") for text in _strings(_json(line)))
-    elif file.suffix in (".csv", ".tsv"):
-        yield from (cell for line in plain_text(file).splitlines() for cell in _cells(line))
-    elif file.suffix == ".parquet":
-        yield from _parquet(file)
-    else:
-        yield from re.split(r"\n\s*\n", plain_text(file))
-
-
-def _json(text: str) -> Any:
-    """A JSON value; a text that is none stands for itself."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
-def _strings(value: Any) -> Iterator[str]:
+def strings(value: Any) -> Iterator[str]:
+    """All strings in a JSON value."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list):
         for item in value.values() if isinstance(value, dict) else value:
-            yield from _strings(item)
+            yield from strings(item)
+
+
+def _texts(file: SourceFile, settings: CorpusSettings) -> Iterator[str]:
+    """The texts of a file: all strings of records, the cells of CSV (which often has no header), paragraphs of anything else."""
+    table = TABLE.search(file.name)
+    for document in documents(replace(file, name=f"{file.name}.txt") if table else file, settings):
+        if "text_field" in document.metadata:
+            yield from (document.text, *strings(document.metadata.get("fields")))
+        elif table:
+            yield from (cell for line in document.text.splitlines() for cell in _cells(line))
+        else:
+            yield from re.split(r"\n\s*\n", document.text)
+
+
+def _json(content: bytes | str) -> Any:
+    """A JSON value; a text that is none stands for itself."""
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        return content if isinstance(content, str) else content.decode("utf-8", "replace")
 
 
 def _cells(line: str) -> Sequence[str]:
@@ -167,13 +172,3 @@ def _cells(line: str) -> Sequence[str]:
         return line.split("\t") if "\t" in line else next(csv.reader([line]), [])
     except csv.Error:
         return [line]
-
-
-def _parquet(file: Path) -> Iterator[str]:
-    from pyarrow.parquet import ParquetFile
-
-    try:
-        for batch in ParquetFile(file).iter_batches():
-            yield from _strings(batch.to_pylist())
-    except (ValueError, OSError) as error:  # ArrowInvalid is a ValueError
-        raise SettingError(f"cannot read this table: {error}", where=str(file), cure="download it again") from error

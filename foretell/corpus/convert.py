@@ -55,7 +55,7 @@ def _read(raw: Raw, content: bytes, settings: CorpusSettings) -> tuple[str, dict
 def _read_json(raw: Raw, content: bytes, settings: CorpusSettings) -> tuple[str, dict[str, Any]]:
     record, encoding = _parse(content, settings)
     fields = record if isinstance(record, dict) else {}
-    wanted = (settings.text_field,) if settings.text_field else TEXT_FIELDS
+    wanted = (settings.text_field, *TEXT_FIELDS)
     name = next((name for name in wanted if isinstance(fields.get(name), str)), None)
     if name is None:
         raise Refused(

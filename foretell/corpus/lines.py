@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from numpy.typing import NDArray
 
-from foretell.corpus.clusters import first_rows
+from foretell.corpus.clusters import first_rows, scratch_array
 from foretell.corpus.config import CorpusSettings
 
 LINE = np.dtype([("key", np.uint64), ("document", np.uint32)])  # document: its number within the chunk
@@ -26,12 +26,13 @@ def line_keys(text: str, settings: CorpusSettings) -> NDArray[np.uint64]:
     return np.array(sorted(keys), np.uint64)
 
 
-def line_table(texts: Sequence[str], settings: CorpusSettings) -> NDArray[np.void]:
+def line_table(texts: Sequence[str], settings: CorpusSettings, first: int = 0) -> NDArray[np.void]:
     """The keys of a chunk's documents, as it is to be saved for `seen_before`: rows of LINE, document by document."""
     keys = [line_keys(text, settings) for text in texts]
     table = np.zeros(sum(map(len, keys)), LINE)
     if keys:
-        table["key"], table["document"] = np.concatenate(keys), np.repeat(np.arange(len(keys)), [len(some) for some in keys])
+        table["key"] = np.concatenate(keys)
+        table["document"] = first + np.repeat(np.arange(len(keys)), [len(some) for some in keys])
     return table
 
 
@@ -50,8 +51,8 @@ def seen_before(
         yield from (part[:0] for part in parts)
         return
     with TemporaryDirectory(dir=scratch) as folder:
-        lines = np.lib.format.open_memmap(Path(folder, "lines"), "w+", LINE, (bounds[-1],))
-        leaders = np.lib.format.open_memmap(Path(folder, "leaders"), "w+", np.int64, (bounds[-1],))
+        lines = scratch_array(Path(folder, "lines"), LINE, (bounds[-1],))
+        leaders = scratch_array(Path(folder, "leaders"), np.dtype(np.int64), (bounds[-1],))
         slices = [slice(start, stop) for start, stop in pairwise(bounds)]
         for where, part, rows in zip(slices, parts, chosen, strict=True):
             lines[where] = part[rows]

@@ -47,7 +47,9 @@ def read_paper(content: bytes, kind: str, settings: CorpusSettings) -> tuple[str
     except (ForetellError, Refused):
         raise
     except Exception as error:  # on broken input these libraries raise KeyError, AttributeError, RecursionError, … and their own
-        raise Refused("broken_document", f"{type(error).__name__}: {error}") from error
+        missing = isinstance(error, LookupError | AttributeError | TypeError)  # whose words are the library's own
+        told = f"a part is missing or damaged that every {kind} file has" if missing else str(error)
+        raise Refused("broken_document", told) from error
     if len(text) > settings.max_document_bytes:
         raise Refused("too_large")
     if "fields" in metadata:

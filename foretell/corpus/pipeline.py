@@ -6,10 +6,10 @@ vanishes without a reason. To extend the road, write such a function and put a `
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from foretell.base.errors import DataError, ForetellError
+from foretell.base.errors import ForetellError, first_line
 from foretell.corpus.boilerplate import strip
 from foretell.corpus.config import CorpusSettings
 from foretell.corpus.contamination import Contamination
@@ -60,30 +60,30 @@ def counts(step: Step) -> dict[str, Any]:
     return {"name": step.name, "documents": step.documents, "bytes": step.bytes, "dropped": step.dropped}
 
 
-def each(function: Callable[[Document, CorpusSettings], Document | Dropped], settings: CorpusSettings) -> Apply:
-    """A step from a function that looks at one document at a time. What fails unexpectedly names the document."""
+def each(function: Callable[[Any, CorpusSettings], Document | Dropped], settings: CorpusSettings) -> Apply:
+    """A step from a function that looks at one item at a time."""
+    return each_alone(lambda item: function(item, settings))
 
-    def apply(documents: Iterator[Document]) -> Items:
-        for document in documents:
+
+def each_alone(function: Callable[[Any], Document | Dropped]) -> Apply:
+    """A step from a function that looks at one item at a time. What it fails on, whatever the reason, is left out and counted."""
+
+    def apply(items: Iterator[Any]) -> Items:
+        for item in items:
             try:
-                yield function(document, settings)
-            except ForetellError:
+                result = item if isinstance(item, Dropped) else function(item)
+            except (ForetellError, KeyboardInterrupt, SystemExit):
                 raise
-            except Exception as error:
-                what = f"{function.__name__} failed on a document: {type(error).__name__}: {error}"
-                raise DataError(what, where=document.source, cure="leave this source out, and report the file") from error
+            except BaseException as error:  # what panics in Rust is no Exception
+                result = replace(item.dropped("step_failed"), excerpt=first_line(error))
+            yield result
 
     return apply
 
 
 def reading(settings: CorpusSettings) -> list[Step]:
     """From records to the text that people wrote in them: what every reader of plain files needs."""
-
-    def read(records: Records) -> Items:
-        for record in records:
-            yield record if isinstance(record, Dropped) else convert(record, settings)
-
-    return [Step("read", read), Step("extract", each(extract, settings))]
+    return [Step("read", each(convert, settings)), Step("extract", each(extract, settings))]
 
 
 def road(settings: CorpusSettings) -> list[Step]:
@@ -99,9 +99,7 @@ def road(settings: CorpusSettings) -> list[Step]:
     if settings.redact:
         steps.append(Step("redact", each(redact, settings)))
     if settings.reference:
-        surprise = Surprise(settings)
-        steps.append(Step("surprise", lambda documents: map(surprise, documents)))
+        steps.append(Step("surprise", each_alone(Surprise(settings))))
     if settings.decontaminate:
-        contamination = Contamination(settings)
-        steps.append(Step("decontaminate", lambda documents: map(contamination, documents)))
+        steps.append(Step("decontaminate", each_alone(Contamination(settings))))
     return steps

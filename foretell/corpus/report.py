@@ -3,9 +3,10 @@
 from bisect import insort
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from heapq import nsmallest
 from typing import Any
+
+import numpy as np
 
 from foretell.base.units import count, size
 from foretell.corpus.document import Document, Dropped, reasons
@@ -20,8 +21,8 @@ MEASURES = {  # title and width of a column
     "surprise": ("Bits a byte under the model of corpus.reference", 0.5),
 }
 KINDS = ("format", "encoding", "extractor", "licence")
-LETTERS = bytes(byte for byte in range(256) if byte > 127 or chr(byte).isalpha())
-VISIBLE = bytes(byte for byte in range(33, 256) if byte != 127)
+LETTERS = bytes(byte > 127 or chr(byte).isalpha() for byte in range(256))
+VISIBLE = bytes(byte > 32 and byte != 127 for byte in range(256))
 
 Rows = list[tuple[str, int]]
 
@@ -52,14 +53,14 @@ class Summary:
             if key in told:
                 tables[key][str(told[key])] += len(content)
         tables["redacted"].update(told.get("redacted", {}))
-        letters, visible = (len(content) - len(content.translate(None, kind)) for kind in (LETTERS, VISIBLE))
+        letters, visible = (int(np.count_nonzero(np.frombuffer(content.translate(kind), bool))) for kind in (LETTERS, VISIBLE))
         for name, value in (
             ("letters", letters / max(1, visible)),
             *((name, float(told[name])) for name in MEASURES if name in told),
         ):
             tables[name][str(int(value / MEASURES[name][1] + 1e-9))] += 1
-        lines = (line.strip()[:LONGEST_CHARACTERS] for line in document.text.split("\n") if len(line) >= LINE_CHARACTERS)
-        tables["lines"].update(line for line in lines if len(line) >= LINE_CHARACTERS)
+        lines = [line.strip()[:LONGEST_CHARACTERS] for line in document.text.split("\n") if len(line) >= LINE_CHARACTERS]
+        tables["lines"].update([line for line in lines if len(line) >= LINE_CHARACTERS])
         self._bound()
         sample = {
             "id": document.id,
@@ -71,12 +72,13 @@ class Summary:
 
     def drop(self, dropped: Dropped) -> None:
         """Count what was left out."""
+        told = {name: getattr(dropped, name) for name in dropped.__slots__}  # asdict would copy deeply
         self.tables["dropped"][dropped.reason] += 1
         self.tables["dropped_bytes"][dropped.reason] += dropped.bytes
-        _keep(self.examples[dropped.reason], asdict(dropped), EXAMPLES)
+        _keep(self.examples[dropped.reason], told, EXAMPLES)
         if dropped.duplicate_of:
             self.tables["clusters"][dropped.duplicate_of] += 1
-            _keep(self.examples[dropped.duplicate_of], asdict(dropped), EXAMPLES)
+            _keep(self.examples[dropped.duplicate_of], told, EXAMPLES)
             self._bound()
 
     def merge(self, other: "Summary") -> None:

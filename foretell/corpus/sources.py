@@ -33,10 +33,11 @@ class SourceFile:
         """It lies on the Hugging Face Hub, and there is no file at its path."""
         return self.label.startswith(HUB)
 
-    def dropped(self, reason: str, excerpt: str = "", line: int | None = None, size_bytes: int | None = None) -> Dropped:
-        """The whole file, or one line or `size_bytes` of it, as left out."""
-        label = self.label if line is None else f"{self.label}:{line}"
-        return Dropped(document_id(label, 0, b""), label, reason, excerpt, self.bytes if size_bytes is None else size_bytes)
+    def dropped(self, reason: str, excerpt: str = "", size_bytes: int | None = None) -> Dropped:
+        """The whole file, or `size_bytes` of it, as left out."""
+        return Dropped(
+            document_id(self.name, 0, b""), self.label, reason, excerpt, self.bytes if size_bytes is None else size_bytes
+        )
 
 
 def find_files(sources: Sequence[str], scratch: Path) -> list[SourceFile]:
@@ -84,15 +85,24 @@ def _walk(path: Path, root: Path) -> Iterator[SourceFile]:
     try:
         if path != root and path.name.startswith("."):
             yield replace(file, reason="hidden")
-        elif path != root and path.is_symlink() and (path.is_dir() or not path.resolve().is_relative_to(root.resolve())):
+        elif path.is_symlink() and (not path.exists() or (path != root and _leads_out(path, root))):
             yield replace(file, reason="outside_link")
         elif path.is_dir():
-            for entry in _dataset_files(path) or sorted(path.iterdir()):
+            for entry in _corpus_files(path) or _dataset_files(path) or sorted(path.iterdir()):
                 yield from _walk(entry, root)
-        else:  # a broken link, a socket or a device is no file
+        else:  # a socket or a device is no file
             yield replace(file, bytes=path.stat().st_size) if path.is_file() else replace(file, reason="unreadable")
-    except (OSError, RuntimeError):  # RuntimeError: a link to itself
+    except OSError:
         yield replace(file, reason="unreadable")
+
+
+def _leads_out(link: Path, root: Path) -> bool:
+    return link.is_dir() or not link.resolve().is_relative_to(root.resolve())
+
+
+def _corpus_files(folder: Path) -> list[Path]:
+    """The documents of a corpus folder, whose other files tell of them or hold their text once more."""
+    return sorted(folder.glob("documents-*.jsonl.zst")) if (folder / "manifest.json").is_file() else []
 
 
 def _dataset_files(folder: Path) -> list[Path]:

@@ -23,8 +23,8 @@ DOCUMENTS_PART, DROPPED_PART = "documents-{:05d}.jsonl.zst", "dropped-{:05d}.jso
 class JsonLines:
     """A file of one object a line. digest: of what was written, before compression; bytes: of the documents' text."""
 
-    def __init__(self, path: Path) -> None:
-        self._stream: Any = zstandard.ZstdCompressor(level=3, write_checksum=True).stream_writer(path.open("wb"))
+    def __init__(self, path: Path, level: int = 3) -> None:
+        self._stream: Any = zstandard.ZstdCompressor(level=level, write_checksum=True).stream_writer(path.open("wb"))
         self.digest, self.bytes, self.lines = hashlib.sha256(), 0, 0
 
     def add(self, item: Document | Dropped) -> None:

@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from numpy.typing import NDArray
 
-from foretell.corpus.clusters import first_rows
+from foretell.corpus.clusters import first_rows, scratch_array
 from foretell.corpus.config import CorpusSettings
 from foretell.corpus.signatures import BASES, Hashes, mixed, range_hashes
 
@@ -139,7 +139,7 @@ def _twice(found: Iterable[tuple[Places, list[Hashes]]], path: Path, memory_byte
     if columns:
         rows = np.memmap(path, np.uint64, "r").reshape(-1, 1 + columns)
         places = rows[:, 0].view(np.int64)
-        leaders = np.lib.format.open_memmap(path.with_suffix(".npy"), "w+", np.int64, (len(rows),))
+        leaders = scratch_array(path.with_suffix(".npy"), np.dtype(np.int64), (len(rows),))
         blocks = range(0, len(rows), BLOCK)
         first_rows([rows[start : start + BLOCK, 1:] for start in blocks], leaders, memory_bytes)
         for start in blocks:

@@ -6,16 +6,14 @@ found by hashes. A sequence whose place is taken by a more frequent one counts a
 what the reference never shows may cost more than 8 bits a byte.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from foretell.base.errors import SettingError
-from foretell.base.records import read_records
 from foretell.corpus.config import CorpusSettings
-from foretell.corpus.contamination import plain_text, text_files, texts
+from foretell.corpus.contamination import documents, named_files, strings
 from foretell.corpus.document import Document, Dropped
 
 ORDER = 6  # bytes of the longest sequence
@@ -113,10 +111,12 @@ def _checks(mixed: Keys) -> NDArray[np.uint32]:
 
 def _sample(settings: CorpusSettings) -> bytes:
     """Text of the reference: as much of every file. SettingError if it is too little."""
-    files, content = text_files(settings.reference or Path(), "corpus.reference"), bytearray()
+    files, content = named_files(settings.reference or Path()), bytearray()
     for number, file in enumerate(files, 1):
         share = REFERENCE_BYTES * number // len(files)  # what one file does not fill the next ones may
-        for text in _texts(file):
+        for document in documents(file, settings):
+            text = document.text or "\n".join(strings(document.metadata.get("fields")))
+            text = text[:TEXT_BYTES] if "text_field" in document.metadata else text
             content += text.encode("utf-8", "replace")[: share - len(content)] + PADDING
             if len(content) >= share:
                 break
@@ -124,13 +124,3 @@ def _sample(settings: CorpusSettings) -> bytes:
         what, cure = f"{len(content)} bytes are too little to learn from", f"give at least {LEAST_BYTES} bytes of text"
         raise SettingError(what, where=f"corpus.reference: {settings.reference}", cure=cure)
     return bytes(content)
-
-
-def _texts(file: Path) -> Iterator[str]:
-    """The documents of a corpus, the strings of JSON lines, each cut to TEXT_BYTES characters; other files whole."""
-    if file.name.endswith(".jsonl.zst"):
-        yield from (record["text"][:TEXT_BYTES] for record in read_records(file))
-    elif file.suffix in (".jsonl", ".ndjson"):
-        yield from (text[:TEXT_BYTES] for text in texts(file))
-    else:
-        yield plain_text(file)

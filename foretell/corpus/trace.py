@@ -21,7 +21,7 @@ from foretell.corpus.store import MANIFEST, read_documents
 INDEX, MARK, VERSION = "trace", "index.json", 1
 BLOCK_BYTES = 2**27  # a block takes some six times as much memory while it is sorted
 BETWEEN = b"\xff"  # documents; no UTF-8 has it, so no span goes from one into the next
-SHORTEST_BYTES, PLACES, CONTEXT_BYTES = 32, 3, 80
+SHORTEST_BYTES, LEAST_BYTES, PLACES, CONTEXT_BYTES = 32, 8, 3, 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +47,16 @@ class Span:
 def trace(folder: Path, text: str, limit: int = 10) -> list[Span]:
     """The longest spans of a text that stand verbatim in a corpus, none within another; the first call builds the index.
 
-    Shorter spans than SHORTEST_BYTES tell nothing and are left out, except where the whole text is shorter. Raises SettingError for
-    an empty text, DataError for a damaged folder.
+    Where there is none of SHORTEST_BYTES, those of LEAST_BYTES are told; still shorter ones tell nothing, but for a text that is
+    itself so short. Raises SettingError for an empty text, DataError for a damaged folder.
     """
     content = text.encode("utf-8", "replace")
     if not content:
         raise SettingError("there is no text to look for", where="TEXT", cure="give a sentence, or a file that holds one")
     try:
         blocks = _opened(folder)
-        spans = sorted(_maximal(content, blocks), key=lambda span: (span[0] - span[1], span))[:limit]
+        found = list(_maximal(content, blocks, SHORTEST_BYTES)) or _maximal(content, blocks, LEAST_BYTES)
+        spans = sorted(found, key=lambda span: (span[0] - span[1], span))[:limit]
         return [_described(content, *span, blocks) for span in spans]
     except (OSError, ValueError, IndexError) as error:
         cure = "remove that folder and ask again: it is made anew"
@@ -95,8 +96,8 @@ class Block:
         return bisect_left(self.suffixes, pattern, key=lambda at: self.text[at : at + len(pattern)])
 
 
-def _maximal(content: bytes, blocks: Sequence[Block]) -> Iterator[tuple[int, int]]:
-    """Begin and end of each span that occurs and lies in no longer one.
+def _maximal(content: bytes, blocks: Sequence[Block], least: int) -> Iterator[tuple[int, int]]:
+    """Begin and end of each span of `least` bytes or more that occurs and lies in no longer one.
 
     After a span that ends at E the next one begins at the first J for which J to E + 1 occurs: found by bisection, for whatever is
     shorter occurs too. The same leads over what does not occur at all.
@@ -105,7 +106,7 @@ def _maximal(content: bytes, blocks: Sequence[Block]) -> Iterator[tuple[int, int
     def occurs_from(start: int, stop: int) -> bool:
         return any(block.longest(content[start:stop]) == stop - start for block in blocks)
 
-    start, least = 0, min(SHORTEST_BYTES, len(content))
+    start, least = 0, min(least, len(content))
     while start + least <= len(content):
         stop = start + _longest(content, start, blocks)
         if stop - start >= least:

@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 
 from foretell.base.errors import DataError, SettingError
 from foretell.base.files import atomic_path, only_writer, remove, sweep_partial, translated_write_errors
+from foretell.base.groups import grouped
 from foretell.corpus.document import Document
 from foretell.corpus.engines import run_tasks
 from foretell.data.held_out import HeldOut
 from foretell.data.shards import IDENTITY
-from foretell.tokenizers.tokenizer import Tokenizer, grouped
+from foretell.tokenizers.tokenizer import Tokenizer
 
 GROUP_CHARACTERS = 4_000_000  # encoded together
 FEW = 100  # tasks that begin no processes: the libraries need no second for each, and processes as long to begin
@@ -89,6 +90,7 @@ def encoded(
     What lies in the work folder is not encoded again.
     """
     remaining, kept = iter(work), any(folder.glob("*.npz"))
+    fingerprint = f"{fingerprint} {tokenizer.end_of_text}"  # tokenizers that differ in nothing else have the same one
     here = partial(_encoded_here, folder, fingerprint, tokenizer, dtype, kept)
     with ThreadPoolExecutor(1) as pool:  # one group is encoded while the one before it is written
         waiting: Future[Group] | None = None

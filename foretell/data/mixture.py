@@ -107,7 +107,7 @@ class MixedShards(ShardReader):
         self.sources, readers = sources, list(sources.values())
         first = readers[0].manifest
         for name, reader in sources.items():
-            if reader.manifest.tokenizer != first.tokenizer:
+            if (reader.manifest.tokenizer, reader.manifest.end_of_text) != (first.tokenizer, first.end_of_text):
                 what = f"the sources {next(iter(sources))} and {name} were made with different tokenizers"
                 cure = f"make both with one: foretell shards build CORPUS --tokenizer {readers[0].path / 'tokenizer'} --out DIR"
                 raise DataError(what, where=f"data.sources.{name}.shards", cure=cure)

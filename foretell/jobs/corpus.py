@@ -12,7 +12,7 @@ from typing import Any
 
 from foretell.base.console import Terminal
 from foretell.base.errors import DataError, SettingError
-from foretell.base.files import only_writer, remove, require_new, sweep_partial, write_text
+from foretell.base.files import only_writer, remove, require_new, sweep_partial, translated_write_errors, write_text
 from foretell.base.machine import usable_processors
 from foretell.base.records import dump, read_json
 from foretell.base.units import count, size
@@ -30,7 +30,7 @@ from foretell.corpus.work import MARK, is_done, work
 
 SHOWN_CHARACTERS = 1000
 WHOLE_FILES = (
-    *("no_text_column", "unreadable", "changed", "encrypted", "gzip_bomb", "wrong_format"),
+    *("no_text_column", "step_failed", "unreadable", "changed", "encrypted", "gzip_bomb", "wrong_format"),
     *("damaged_gzip", "broken_archive", "broken_table", "broken_warc", "broken_document"),
 )  # reasons for which a file, not a document, could not be read
 
@@ -74,7 +74,7 @@ def build_corpus(
             manifest = build.write(sources, out)
             remove(building)
         finally:
-            if not any(building.glob(f"chunks/*/{MARK}")):
+            if engine.share is None and not any(building.glob(f"chunks/*/{MARK}")):
                 remove(building)
     terminal.say(f"corpus: {out}   report: {out / REPORT}")
     return manifest
@@ -88,7 +88,9 @@ class Build:
     ) -> None:
         self.files, self.settings, self.terminal, self.engine, self.building = files, settings, terminal, engine, building
         self.chunks, self.folders = building / "chunks", list[Path]()
-        self.workers = workers_that_fit(engine.workers, settings.memory_bytes)
+        self.workers = engine.workers if engine.address else workers_that_fit(engine.workers, settings.memory_bytes)
+        if self.workers < engine.workers:
+            terminal.say(f"{self.workers} workers, not {engine.workers}: more would not fit into corpus.memory_bytes")
         if engine.share is None:
             sweep_partial(building)
 
@@ -111,6 +113,9 @@ class Build:
             task = partial(work, settings=self.settings, folder=self.chunks)
             for done_bytes in self._run(task, missing()):
                 progress.advance(done_bytes)
+        if self.engine.share is None and not all((folder / MARK).is_file() for folder in self.folders):
+            cure = "give --out on a disk that all machines of the cluster share"
+            raise SettingError("what the workers wrote cannot be seen here", where=str(self.chunks), cure=cure)
 
     def write(self, sources: Sequence[str], out: Path) -> dict[str, Any]:
         """Decide what is a copy, write the corpus folder, and move it to `out`."""
@@ -119,8 +124,9 @@ class Build:
         remove(folder)
         scratch.mkdir()
         folder.mkdir()
-        parts = assemble.parted(self.folders)
-        assemble.decide(parts, self.settings, scratch)
+        parts = assemble.parted(self.folders, self.settings)
+        with translated_write_errors(out):
+            assemble.decide(parts, self.settings, scratch)
         with self.terminal.progress("writing", len(parts), "parts") as progress:
             for _ in self._run(partial(assemble.settle, settings=self.settings, scratch=scratch), parts):
                 progress.advance()
@@ -146,7 +152,7 @@ class Build:
         return {"chunks": len(self.folders), "done": done}
 
     def _run(self, function: Any, tasks: Any) -> Iterator[Any]:
-        return run_tasks(function, tasks, self.workers, self.engine.kind, self.engine.address)
+        return run_tasks(function, tasks, self.workers, self.engine.kind, self.engine.address, self.terminal.say)
 
     def _manifest(self, finished: assemble.Finished) -> dict[str, Any]:
         marks = [read_json(folder / MARK)["steps"] for folder in self.folders]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from foretell.base.console import Terminal
-from foretell.base.errors import CapacityError, SettingError
+from foretell.base.errors import CapacityError, DataError, SettingError
 from foretell.base.records import read_json
 from foretell.base.settings import load_settings
 from foretell.base.units import count, duration, size
@@ -28,6 +28,7 @@ from foretell.training.schedules import batch_windows
 
 UNFITTED = "not told: the scaling law was fitted to far larger models on far more text"
 
+MANIFEST = "manifest.json"  # of shards, read here without torch
 PUBLISHED = {"gpt1": 40_478, "gpt2": 50_257, "gpt3": 50_257, "bert": 30_522, "llama": 32_000, "qwen2": 151_936}  # tokens
 BATCH_TOKENS, MICRO_BATCH = 524_288, 16  # of a preset's recipe: about what GPT-2 and the smaller GPT-3 learned from at once
 BESIDES = {"staging": "  besides: without room for it checkpoints are written at once"}
@@ -122,7 +123,8 @@ def _subject(name: str, overrides: Sequence[str], wishes: Wishes) -> Subject:
         if not 0 <= (getattr(wishes, option) or 0) < math.inf:
             raise SettingError("this is no such number", where=f"--{option.replace('_', '-')}", cure="a number of 0 or more")
     recipe, bare = _recipe(name, overrides)
-    vocab_size, tokens_of_text, reason = _text(recipe)
+    folders = _shards(recipe)
+    vocab_size, tokens_of_text, reason = _text(recipe, folders)
     config = _config(recipe, vocab_size)
     hardware = named(wishes.hardware) if wishes.hardware else this_machine(recipe.training.device)
     precision, context = hardware.precision(recipe.training.precision, config.d_model), config.context_length
@@ -131,8 +133,9 @@ def _subject(name: str, overrides: Sequence[str], wishes: Wishes) -> Subject:
 
         precision = place(recipe, config)[2]
     rows = require_divisible(recipe.training.batch_tokens or recipe.training.micro_batch * context, context)
-    assumed = () if tokens_of_text else (f"a vocabulary of {vocab_size:,} ← {reason}",)
-    subject = Subject(recipe, config, hardware, precision, rows, tokens_of_text, assumed)
+    assumed = [] if tokens_of_text else [f"a vocabulary of {vocab_size:,} ← {reason}"]
+    assumed += [f"there are no shards at {folder} yet" for folder in folders.values() if not (folder / MANIFEST).is_file()]
+    subject = Subject(recipe, config, hardware, precision, rows, tokens_of_text, tuple(assumed))
     return _with_defaults(subject, {override.partition("=")[0] for override in overrides}) if bare else subject
 
 
@@ -167,13 +170,24 @@ def _recipe(name: str, overrides: Sequence[str]) -> tuple[Recipe, bool]:
     raise SettingError(f"there is no recipe or preset '{name}'", where="command line", cure=cure)
 
 
-def _text(recipe: Recipe) -> tuple[int, int | None, str]:
-    """Size of the vocabulary, tokens of the training text if there are shards, and where the size is from."""
-    folders = [recipe.data.shards] if recipe.data.shards else [source.shards for source in recipe.data.sources.values()]
-    if folders and all((folder / "manifest.json").is_file() for folder in folders):
-        manifests = [read_json(folder / "manifest.json") for folder in folders]
-        tokens = sum(int(manifest["splits"]["train"]["tokens"]) for manifest in manifests)
-        return int(manifests[0]["vocab_size"]), tokens, "the shards"
+def _shards(recipe: Recipe) -> dict[str, Path]:
+    """The folders of shards, by the settings that name them."""
+    if recipe.data.shards:
+        return {"data.shards": recipe.data.shards}
+    return {f"data.sources.{name}.shards": source.shards for name, source in recipe.data.sources.items()}
+
+
+def _text(recipe: Recipe, folders: dict[str, Path]) -> tuple[int, int | None, str]:
+    """Size of the vocabulary, tokens of the training text if there are shards, and where the size is from. Raises DataError."""
+    manifests = {name: read_json(folder / MANIFEST) for name, folder in folders.items() if (folder / MANIFEST).is_file()}
+    coded = {name: (manifest["tokenizer"], manifest["end_of_text"]) for name, manifest in manifests.items()}
+    first = next(iter(coded), "")
+    if other := next((name for name in coded if coded[name] != coded[first]), None):
+        cure = f"make both with one: foretell shards build CORPUS --tokenizer {folders[first] / 'tokenizer'} --out DIR"
+        raise DataError(f"the shards of {first} and {other} were made with different tokenizers", where=other, cure=cure)
+    if folders and len(manifests) == len(folders):
+        tokens = sum(int(manifest["splits"]["train"]["tokens"]) for manifest in manifests.values())
+        return int(manifests[first]["vocab_size"]), tokens, "the shards"
     family = _architecture(recipe.model)
     if family in PUBLISHED and "vocab_size" not in recipe.tokenizer.model_fields_set:
         return PUBLISHED[family], None, f"{family} as published; there are no shards"

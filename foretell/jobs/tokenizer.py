@@ -11,10 +11,11 @@ import numpy as np
 
 from foretell.base.console import Terminal
 from foretell.base.files import atomic_path, require_new
+from foretell.base.groups import grouped
 from foretell.base.units import count, size
 from foretell.corpus.store import read_documents
 from foretell.tokenizers.config import TokenizerSettings
-from foretell.tokenizers.pieces import PIECE_CHARACTERS, grouped, pieces
+from foretell.tokenizers.pieces import PIECE_CHARACTERS, pieces
 from foretell.tokenizers.tokenizer import Tokenizer
 from foretell.tokenizers.train import train
 

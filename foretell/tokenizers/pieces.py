@@ -1,10 +1,7 @@
-"""Long texts in pieces that have the tokens of the whole, and items in groups of bounded size."""
+"""Long texts in pieces that have the tokens of the whole."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
-
-T = TypeVar("T")
+from collections.abc import Iterator
 
 PIECE_CHARACTERS, LONGEST_PIECE = 64_000, 256_000
 # Between a letter and a space before a letter, and after a lone newline, the split patterns of GPT-2, Llama 3 and Qwen
@@ -26,17 +23,3 @@ def pieces(
         start = end
     if start < len(text):
         yield text[start:]
-
-
-def grouped(items: Iterable[T], size: Callable[[T], int], limit: int) -> Iterator[list[T]]:
-    """Lists of neighbouring items, each closed as soon as its sizes add up to `limit`."""
-    group: list[T] = []
-    filled = 0
-    for item in items:
-        group.append(item)
-        filled += size(item)
-        if filled >= limit:
-            yield group
-            group, filled = [], 0
-    if group:
-        yield group

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from foretell.base.errors import DataError, ModelError
 from foretell.base.files import write_text
+from foretell.base.groups import grouped
 from foretell.tokenizers import gpt1
 from foretell.tokenizers.engines import REFERENCE, Engine, fastest
 from foretell.tokenizers.files import ROLES as ROLES
 from foretell.tokenizers.files import named, read_config, template_of, write_config
 from foretell.tokenizers.library import library_errors
 from foretell.tokenizers.pieces import LONGEST_PIECE, pieces
-from foretell.tokenizers.pieces import grouped as grouped
 from foretell.tokenizers.stream import StreamDecoder as StreamDecoder
 from foretell.tokenizers.styles import ENDS_OF_TEXT, adds_space, kind_of, seam_of, written
 

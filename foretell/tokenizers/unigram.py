@@ -1,6 +1,8 @@
 """Unigram, as SentencePiece has it: of all ways to cut a word into pieces the likeliest one."""
 
 import json
+import re
+from collections import Counter
 from collections.abc import Callable, Iterable
 
 from foretell.tokenizers.config import TokenizerSettings
@@ -9,6 +11,7 @@ from foretell.tokenizers.pieces import pieces
 from foretell.tokenizers.tokenizer import END_OF_TEXT, Tokenizer
 
 UNKNOWN = "<unk>"
+COVERAGE = 0.9995  # of a text, by the letters that have tokens of their own, as SentencePiece has it
 NEVER = -10_000.0  # the score of what text must not become as long as there is another way to write it
 BYTES = [f"<0x{byte:02X}>" for byte in range(256)]  # how SentencePiece writes tokens for single bytes
 
@@ -32,7 +35,8 @@ def train_unigram(texts: Callable[[], Iterable[str]], settings: TokenizerSetting
         vocab_size=size, initial_alphabet=letters, special_tokens=[UNKNOWN], unk_token=UNKNOWN, show_progress=False
     )
     with training_errors():
-        inner.train_from_iterator((piece for text in texts() for piece in pieces(text)), trainer)
+        rare = _rare(texts, letters, (size - len(letters)) // 2)
+        inner.train_from_iterator((part for text in texts() for piece in pieces(text) for part in rare.split(piece)), trainer)
         learned = [(content, score) for content, score in json.loads(inner.to_str())["model"]["vocab"] if content != UNKNOWN]
     settings.require(len(special) + len(BYTES) + 1 + len(learned))
     vocabulary = [(content, NEVER) for content in [UNKNOWN, *BYTES]] + learned
@@ -41,3 +45,18 @@ def train_unigram(texts: Callable[[], Iterable[str]], settings: TokenizerSetting
     inner.add_special_tokens(special)
     roles = dict.fromkeys(("bos_token", "eos_token", "pad_token"), END_OF_TEXT)
     return Tokenizer(inner, roles | {"unk_token": UNKNOWN})
+
+
+def _rare(texts: Callable[[], Iterable[str]], letters: Iterable[str], most: int) -> re.Pattern[str]:
+    """Runs of letters that are left to bytes: neither among `letters` nor among the `most` frequent, COVERAGE of the text."""
+    counts = Counter[str]()
+    for text in texts():
+        counts.update(text)
+    kept, beyond = set(letters), COVERAGE * counts.total()
+    for letter, count in counts.most_common(most):
+        if beyond <= 0:
+            break
+        kept.add(letter)
+        beyond -= count
+    left = re.escape("".join(letter for letter in counts if letter not in kept))
+    return re.compile(f"[{left}]+" if left else "(?!)")

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -241,6 +242,32 @@ def test_the_plan_does_not_depend_on_what_is_done(pile: Path, tmp_path: Path) ->
     assert sum(chunk.source_bytes for chunk in first) == sum(file.bytes for file in files)
 
 
+def test_whatever_decides_the_outcome_is_in_a_chunks_name(pile: Path, tmp_path: Path) -> None:
+    (words := tmp_path / "words.txt").write_text("zebra")
+
+    def names(*, sample_bytes: int | None = None, **settings: Any) -> set[str]:
+        files = find_files([str(pile)], tmp_path)
+        return {chunk.fingerprint for chunk in planned(files, CorpusSettings(bad_words=words, **settings), sample_bytes)}
+
+    before = names()
+    assert before == names() == names(memory_bytes=2**30, max_bad=3)
+    assert before.isdisjoint(names(extractor="fast") | names(rules=("c4",)))
+    assert before != names(sample_bytes=20_000)
+    words.write_text("giraffe")
+    assert before.isdisjoint(names())
+
+
+def test_a_list_of_words_that_changed_is_read_again(tmp_path: Path) -> None:
+    source, words = tmp_path / "source", tmp_path / "words.txt"
+    source.mkdir()
+    for name in ("zebra", "giraffe"):
+        (source / f"{name}.txt").write_text(f"The {name} stands in a field of its own and looks around for the others.")
+    for name, other in (("zebra", "giraffe"), ("giraffe", "zebra")):
+        words.write_text(name)
+        built(source, tmp_path / name, bad_words=words)
+        assert [Path(document.source).stem for document in read_documents(tmp_path / name)] == [other]
+
+
 @pytest.mark.parametrize("share", ["0/3", "4/3", "1", "a/b", "-1/3"])
 def test_a_wrong_share_is_refused(share: str) -> None:
     with pytest.raises(SettingError, match="no share"):
@@ -252,20 +279,22 @@ def test_a_wrong_share_is_refused(share: str) -> None:
 def test_ray_gives_the_same_bytes(pile: Path, tmp_path: Path) -> None:
     """Also when one of its workers is killed, as soon as the first chunk is there; with several parts to settle."""
     pytest.importorskip("ray")
-    killed = list[str]()
+    killed = list[int]()
 
     def kill_one() -> None:
         while not list(tmp_path.glob(".building-ray/chunks/*/mark.json")):
             time.sleep(0.01)
-        workers = [child for child in psutil.Process().children(recursive=True) if "ray::_there" in " ".join(child.cmdline())]
-        for worker in workers[:1]:
-            worker.kill()
-            killed.append(worker.status())
+        while not killed:
+            for child in psutil.Process().children(recursive=True):
+                with suppress(psutil.NoSuchProcess):
+                    if "ray::_there" in " ".join(child.cmdline()) and not killed:
+                        child.kill()
+                        killed.append(child.pid)
 
     killer = threading.Thread(target=kill_one, daemon=True)
     killer.start()
     by_ray = built(pile, tmp_path / "ray", Engine("ray", 2))
-    killer.join()
+    killer.join(timeout=1)
     assert killed
     assert by_ray == built(pile, tmp_path / "local")
     assert len([name for name in by_ray if name.startswith("documents")]) > 2

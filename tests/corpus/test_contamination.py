@@ -1,8 +1,10 @@
 """Documents that hold an evaluation text go, and no setting for it is silently without effect."""
 
+import gzip
 import json
 import pickle
 import random
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -58,6 +60,34 @@ def test_parquet_is_read(tmp_path: Path) -> None:
 
     write_table(pa.table({"id": [1], "question": [QUESTION]}), tmp_path / "a.parquet")
     assert is_contaminated(index(tmp_path), QUESTION)
+
+
+def test_archives_pages_arrow_and_long_lines_are_read(tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    table = pa.table({"text": ["", "short"], "id": [1, 2], "question": [QUESTION, "?"]})
+    with pa.OSFile(str(tmp_path / "a.arrow"), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("in/a.jsonl", json.dumps({"question": QUESTION}))
+    written(tmp_path / "a.jsonl.gz", gzip.compress(json.dumps({"question": QUESTION}).encode()))
+    written(tmp_path / "a.csv.gz", gzip.compress(f'1,"{QUESTION}"\n2,"stray quote\n'.encode()))
+    written(tmp_path / "a.html", f"<html><body><p>{QUESTION.replace('poet', '<b>poet</b>')}</p></body></html>")
+    written(tmp_path / "a.json", json.dumps({"data": [{"context": "x" * 5_000_000, "question": QUESTION}]}))
+    written(tmp_path / "b.txt", QUESTION.encode("utf-16"))
+    for file in sorted(tmp_path.iterdir()):
+        assert is_contaminated(index(file), QUESTION), file
+
+
+def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
+    content = gzip.compress(QUESTION.encode())
+    written(tmp_path / "a.txt", QUESTION)
+    for name, damaged in {"b.txt.gz": content[:-9], "b.parquet": b"PAR1 and no more", "b.bin": b"\1\0\2"}.items():
+        file = written(tmp_path / name, damaged)
+        with pytest.raises(SettingError, match="cannot be read") as caught:
+            index(tmp_path)
+        assert caught.value.where == str(file)
+        file.unlink()
 
 
 def test_thirteen_words_in_a_row_and_not_twelve(tmp_path: Path) -> None:

@@ -83,7 +83,8 @@ def test_json_without_a_text(line: bytes, reason: str, excerpt: str) -> None:
 
 def test_the_text_field_can_be_named() -> None:
     assert document(b'{"text": "not me", "story": "me"}', "json", SETTINGS.replace(text_field="story")).text == "me"
-    assert dropped(b'{"text": "not me"}', "json", SETTINGS.replace(text_field="story")).reason == "no_text_field"
+    assert document(b'{"text": "else I"}', "json", SETTINGS.replace(text_field="story")).text == "else I"
+    assert dropped(b'{"story": 5}', "json", SETTINGS.replace(text_field="story")).reason == "no_text_field"
 
 
 def test_rows_are_text_with_their_columns() -> None:

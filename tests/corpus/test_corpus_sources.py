@@ -42,9 +42,9 @@ def test_links_out_of_the_folder_and_links_to_folders_are_passed_over(tree: Path
     (tree / "f_itself").symlink_to(tree / "f_itself")
     (tree / "g_broken").symlink_to(tree / "nothing")
     found = dict(names(tree, scratch=tmp_path))
-    assert found["c_out"] == found["e_loop"] == "outside_link"
+    assert found["c_out"] == found["e_loop"] == found["f_itself"] == found["g_broken"] == "outside_link"
     assert found["d_in"] is None
-    assert found["f_itself"] == found["g_broken"] == "unreadable"
+    assert names(tree / "f*", tree / "g*", scratch=tmp_path) == [("f_itself", "outside_link"), ("g_broken", "outside_link")]
 
 
 def test_globs_files_and_folders_name_each_file_once(tree: Path, tmp_path: Path) -> None:
@@ -79,6 +79,19 @@ def test_a_saved_dataset_is_its_tables_alone(tree: Path, tmp_path: Path) -> None
     assert names(tree, scratch=tmp_path) == [("a/z.md", None)]
     (tree / "a" / "state.json").write_text("[")
     assert ("a/y.txt", None) in names(tree, scratch=tmp_path)
+
+
+def test_a_corpus_folder_is_its_documents_alone(tree: Path, tmp_path: Path) -> None:
+    corpus = tree / "a"
+    for name in ("documents-00001.jsonl.zst", "documents-00000.jsonl.zst", "dropped-00000.jsonl.zst", "trace/index", "report.html"):
+        (corpus / name).parent.mkdir(exist_ok=True)
+        (corpus / name).write_text("text")
+    assert len(names(corpus, scratch=tmp_path)) == 7
+    (corpus / "manifest.json").write_text("{}")
+    parts = ["documents-00000.jsonl.zst", "documents-00001.jsonl.zst"]
+    assert names(corpus, scratch=tmp_path) == [(name, None) for name in parts]
+    expected = [(".git", "hidden"), (".secret", "hidden"), *((f"a/{name}", None) for name in parts), ("b.txt", None)]
+    assert names(tree, scratch=tmp_path) == expected
 
 
 def test_a_dataset_of_the_hub_is_one_source(tmp_path: Path) -> None:

@@ -54,6 +54,17 @@ def test_code_has_no_language_and_capitals_are_read() -> None:
     assert code_of(SENTENCES["en"].upper()) == "en"
 
 
+@pytest.mark.parametrize("code", [code for code in SENTENCES if code != "en"])
+def test_a_licence_in_english_does_not_make_a_document_english(code: str) -> None:
+    licence = (SENTENCES["en"] + "\n") * 20  # 2,000 characters
+    assert code_of(licence + SENTENCES[code] * 100) == code
+    assert code_of(SENTENCES[code] * 100 + licence) == code
+
+
+def test_a_place_without_letters_has_no_vote() -> None:
+    assert code_of(SENTENCES["de"] * 10 + "1234 " * 1000 + SENTENCES["de"] * 30) == "de"
+
+
 def test_a_mixture_is_left_open_where_nobody_is_sure() -> None:
     words = " ".join(
         word for words in zip(*(text.split() for text in list(SENTENCES.values())[:5]), strict=False) for word in words

@@ -126,6 +126,9 @@ def test_docx_that_cannot_be_read() -> None:
     assert reason(b"\xd0\xcf\x11\xe0" + "EncryptedPackage".encode("utf-16-le"), "docx") == "encrypted"
     assert reason(b"\xd0\xcf\x11\xe0 an old one", "docx") == "wrong_format"
     assert reason(zipped({"a": "b"}), "docx") == reason(docx()[:-30], "docx") == "broken_document"
+    with pytest.raises(Refused) as refused:
+        read_paper(zipped({"[Content_Types].xml": "<Types/>"}), "docx", SETTINGS)
+    assert refused.value.excerpt == "a part is missing or damaged that every docx file has"
     assert reason(zipped({"word/document.xml": b"\0" * 2**25}), "docx") == "gzip_bomb"
 
 

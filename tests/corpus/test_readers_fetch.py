@@ -4,6 +4,7 @@ import gzip
 import socket
 import threading
 import time
+import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -30,6 +31,7 @@ PAGES: dict[str, tuple[int, str, bytes]] = {
     "/moved": (302, "/page", b""),
     "/away": (302, "http://localhost.localdomain/page", b""),
     "/round": (302, "/round", b""),
+    "/later": (429, "17", b""),
     "/file": (302, "file:///etc/passwd", b""),
 }
 
@@ -45,7 +47,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         status, kind, content = PAGES.get(self.path, (200, "text/plain", self.headers["Host"].encode()))
         self.send_response(status)
-        self.send_header("Location" if status == 302 else "Content-Type", kind)
+        self.send_header({302: "Location", 429: "Retry-After"}.get(status, "Content-Type"), kind)
         self.end_headers()
         self.wfile.write(content)
 
@@ -58,6 +60,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("FORETELL_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(fetch, "time", SimpleNamespace(sleep=lambda _: None, monotonic=time.monotonic))
     Handler.asked = []
+    fetch._fetcher.cache_clear()
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -117,6 +120,36 @@ def test_one_request_a_second_and_host(site: str, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(fetch, "time", SimpleNamespace(sleep=waits.append, monotonic=lambda: 100.0))
     read(tmp_path, f"{site}/page", f"{site}/other")
     assert waits == [0.0, 1.0, 2.0]  # robots.txt and two pages, by a clock that stands still
+    read(tmp_path, f"{site}/another")
+    assert waits[3:] == [3.0]  # in another list too
+
+
+def test_the_host_says_how_long_to_wait(site: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(fetch, "time", SimpleNamespace(sleep=waits.append, monotonic=lambda: 100.0))
+    monkeypatch.setitem(PAGES, "/robots.txt", (200, "text/plain", b"User-agent: *\nCrawl-delay: 900"))
+    assert told(read(tmp_path, f"{site}/page", f"{site}/later")) == [b"<p>caf\xe9", "fetch_failed"]
+    assert waits == [0.0, 1.0, 31.0, 61.0, 93.0]  # robots.txt's longest delay, which is more than the 17 s of Retry-After
+    monkeypatch.setitem(PAGES, "/robots.txt", (200, "text/plain", b""))
+    fetch._fetcher.cache_clear()
+    waits.clear()
+    read(tmp_path, f"{site}/later")
+    assert waits == [0.0, 1.0, 18.0, 35.0]
+
+
+def test_a_page_that_trickles_in_is_given_up(site: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(100, 10_000, 25))
+    monkeypatch.setattr(fetch, "time", SimpleNamespace(sleep=lambda _: None, monotonic=lambda: float(next(clock))))
+    assert told(read(tmp_path, f"{site}/page")) == ["fetch_failed"]
+
+
+def test_addresses_in_an_archive_are_nobodys_wish(site: str, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("x.urls", f"{site}/page\n")
+    for settings, reason in ((SETTINGS, "fetch_forbidden"), (CorpusSettings(), "fetch_off")):
+        found = [item for file in find_files([str(tmp_path / "a.zip")], tmp_path) for item in records(file, settings)]
+        assert told(found) == [reason]
+    assert Handler.asked == []
 
 
 def test_compressed_answers_are_bounded(site: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,12 @@
 """Parquet, Arrow, SQLite and datasets: every row, whole or in slices, and nothing of a hostile file is run."""
 
 import json
+import logging
 import random
 import sqlite3
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +15,7 @@ from typing import Any
 import pytest
 
 from foretell.base.errors import SettingError
+from foretell.corpus.chunks import Left
 from foretell.corpus.config import CorpusSettings
 from foretell.corpus.document import Dropped, Raw
 from foretell.corpus.readers.open import records, slices
@@ -80,18 +83,24 @@ def test_slices_hold_what_the_file_holds(name: str, target_bytes: int, tmp_path:
     assert parts is not None
     assert len(parts) > 2 if target_bytes < 100 else len(parts) <= 3
     assert [item for part in parts for item in records(file, SETTINGS, part)] == list(records(file, SETTINGS))
+    pieces = list(Left(None).share(file, parts, None))
+    gone = [item for piece in pieces for item in records(replace(file, reason="changed"), SETTINGS, piece.part)]
+    assert told(gone) == ["changed"] * len(parts)
+    assert [item.bytes for item in gone] == [piece.bytes for piece in pieces]
+    assert abs(sum(item.bytes for item in gone) - file.bytes) < len(parts)
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.feather", "a.arrow"])
 def test_columns_without_text_and_rows_without_text(name: str, tmp_path: Path) -> None:
     (dropped,) = read(write(tmp_path / name, pa.table({"a": ["x"], "b": [1]})))
     assert isinstance(dropped, Dropped)
-    assert (dropped.reason, dropped.excerpt) == ("no_text_field", "columns: a, b")
+    assert (dropped.reason, dropped.excerpt) == ("no_text_column", "columns: a, b")
     assert told(read(tmp_path / name, CorpusSettings(text_field="a"))) == ["x"]
+    assert len(told(read(write(tmp_path / name, table()), CorpusSettings(text_field="a")))) == ROWS  # the usual names all the same
     (file,) = find_files([str(write(tmp_path / name, table().drop_columns("text")))], tmp_path)
     parts = slices(file, SETTINGS, 40) or []
     assert len(parts) > 2
-    assert told([item for part in parts for item in records(file, SETTINGS, part)]) == ["no_text_field"]
+    assert told([item for part in parts for item in records(file, SETTINGS, part)]) == ["no_text_column"]
     assert told(
         read(write(tmp_path / name, pa.table({"text": ["x", None, "", "y" * 2000]})), CorpusSettings(max_document_bytes=1024))
     ) == ["x", "empty", "empty", "too_large"]
@@ -110,7 +119,7 @@ def test_damaged_tables_never_raise(name: str, tmp_path: Path) -> None:
         parts = slices(file, SETTINGS, 100)
         for part in [None, *(parts or [])]:
             reasons = {item.reason for item in records(file, SETTINGS, part) if isinstance(item, Dropped)}
-            assert reasons <= {"broken_table", "no_text_field", "empty", "too_large"}
+            assert reasons <= {"broken_table", "no_text_field", "no_text_column", "empty", "too_large"}
 
 
 def test_text_that_is_no_utf8_keeps_its_bytes(tmp_path: Path) -> None:
@@ -142,7 +151,7 @@ def test_every_table_with_a_text_column_is_read(database: Path) -> None:
 
 def test_a_query_may_choose(database: Path) -> None:
     assert told(read(database, CorpusSettings(sql='SELECT body AS text FROM "odd ""name" WHERE id = 1;'))) == ["one"]
-    assert told(read(database, CorpusSettings(sql="SELECT n FROM other"))) == ["no_text_field"]
+    assert told(read(database, CorpusSettings(sql="SELECT n FROM other"))) == ["no_text_column"]
     assert told(read(database, CorpusSettings(sql="SELECT text FROM nowhere"))) == ["broken_table"]
 
 
@@ -199,7 +208,9 @@ def test_datasets_of_the_hub_stream_in(tmp_path: Path, monkeypatch: pytest.Monke
     assert items[1].metadata == {"text_field": "content", "fields": {"n": 2}}  # type: ignore[union-attr]
     assert asked == [(("some/name", "config"), {"split": "test", "streaming": True})]
     assert slices(file, SETTINGS, 1) is None
-    assert told(list(records(find_files(["hf:no/where"], tmp_path)[0], SETTINGS))) == ["fetch_failed"]
+    with pytest.raises(SettingError, match="cannot be opened: FileNotFoundError: no such dataset"):
+        list(records(find_files(["hf:no/where"], tmp_path)[0], SETTINGS))
+    assert not logging.getLogger("huggingface_hub.utils._http").isEnabledFor(logging.WARNING)  # each try, in the library's words
     assert asked[1] == (("no/where",), {"split": "train", "streaming": True})
 
 

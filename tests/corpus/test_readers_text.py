@@ -1,5 +1,6 @@
 """Text, JSON, CSV, mailboxes and pages: every record, nothing twice, and damage costs only what it touched."""
 
+import gzip
 import json
 import os
 import subprocess
@@ -203,8 +204,9 @@ def test_rows_of_csv_keep_their_other_columns(tmp_path: Path) -> None:
     assert (row.content, row.metadata["fields"]) == ("b, c", {"x, y": "a"})  # type: ignore[union-attr]
     (row,) = read(write(tmp_path / "c.csv", "text,n\ncafé,1\n".encode("latin-1")))
     assert row.content == "café".encode("latin-1")  # type: ignore[union-attr] # its encoding is found where that of all texts is
-    assert told(read(write(tmp_path / "d.csv", "a,b\n1,2\n"))) == ["no_text_field"]
+    assert told(read(write(tmp_path / "d.csv", "a,b\n1,2\n"))) == ["no_text_column"]
     assert told(read(tmp_path / "d.csv", CorpusSettings(text_field="b"))) == ["2"]
+    assert told(read(write(tmp_path / "e.csv", "text,b\n1,2\n"), CorpusSettings(text_field="a"))) == ["1"]  # a usual name
 
 
 def test_broken_rows_cost_themselves_alone(tmp_path: Path) -> None:
@@ -214,7 +216,41 @@ def test_broken_rows_cost_themselves_alone(tmp_path: Path) -> None:
     assert told(items[4:]) == ["broken_row"] + ["row"] * 2994
     assert items[4].excerpt == '5,"open'  # type: ignore[union-attr]
     assert told(read(write(tmp_path / "b.csv", 'text\n"to the end\nx\n'))) == ["broken_row", "x"]
-    assert told(read(write(tmp_path / "c.csv", "text\n" + "x" * 5000 + "\nshort\n"), SMALL)) == ["broken_row", "short"]
+    assert told(read(write(tmp_path / "c.csv", "text\n" + "x" * 5000 + "\nshort\n"), SMALL)) == ["too_large", "short"]
+
+
+BOOK = "".join(f'{number} she said ""yes, no"",\n' for number in range(3000))
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz"])
+def test_cells_of_many_lines_are_bounded_by_their_bytes_alone(name: str, tmp_path: Path) -> None:
+    def read_rows(content: str, settings: CorpusSettings) -> list[Raw | Dropped]:
+        return read(write(tmp_path / name, gzip.compress(content.encode()) if name.endswith("gz") else content), settings)
+
+    content = f'title,text\na,"{BOOK}"\nb,after\n"{"x" * 5000}\n",y\nc,"{BOOK}","{BOOK}"\nd,last\n'
+    items = read_rows(content, SETTINGS)
+    assert told(items) == [BOOK.replace('""', '"'), "after", "y", "broken_row", "last"]
+    items = read_rows(content, SMALL)
+    assert told(items) == ["too_large", "after", "too_large", "too_large", "last"]
+    assert items[0].bytes == len(BOOK) + 5
+    assert sum(item.bytes for item in items) + len("title,text\n") == len(content)
+    assert items[0].excerpt.startswith('a,"0 she said')  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz"])
+def test_a_quote_that_nothing_closes_costs_its_line_however_long_the_file_goes_on(name: str, tmp_path: Path) -> None:
+    content = 'id,text\n1,a\n2,"open\n' + "".join(f'{number},row ""\n' for number in range(3, 3000)) + "x" * 2000 + "\n4,z"
+    path = write(tmp_path / name, gzip.compress(content.encode()) if name.endswith("gz") else content)
+    for chosen in (SETTINGS, SMALL):
+        items = read(path, chosen)
+        assert told(items) == ["a", "broken_row", *['row ""'] * 2997, "broken_row", "z"]
+        assert sum(item.bytes for item in items) + len("id,text\n") == len(content)
+
+
+def test_a_table_of_mostly_broken_rows_is_broken(tmp_path: Path) -> None:
+    items = read(write(tmp_path / "a.csv", "id,text\n1,a\n2\n3,b,c\n"))
+    assert told(items) == ["a", "broken_row", "broken_row", "broken_table"]
+    assert (items[-1].bytes, items[-1].source) == (0, str(tmp_path / "a.csv"))
 
 
 def test_messages_of_a_mailbox(tmp_path: Path) -> None:

@@ -189,7 +189,7 @@ def test_counts_are_those_of_the_plain_reading(text: str) -> None:
     scan = Scan(text)
     assert scan.counts["visible"] == sum(map(len, text.split()))
     if len(text) < 70_000:  # longer runs are cut
-        assert len(scan.runs_R) == len(text.split())
+        assert len(scan.rows_RC) == len(text.split())
     assert len(scan.words_W[0]) == scan.counts["words"] and scan.words_W[1].sum() == scan.counts["visible"]
 
 
@@ -204,9 +204,9 @@ def test_a_forgetful_vocabulary_decides_alike(monkeypatch: pytest.MonkeyPatch) -
 def test_vocabulary_grows() -> None:
     draw = random.Random(3)
     text = " ".join(str(draw.randrange(10**6)) for _ in range(40_000))
-    scan = Scan(text)
-    assert len(set(scan.runs_R.tolist())) == len(set(text.split()))
-    assert scan.runs_R.tolist() == Scan(text).runs_R.tolist()
+    numbers = Scan(text).vocabulary.numbers(text).tolist()
+    assert len(set(numbers)) == len(set(text.split()))
+    assert numbers == Scan(text).vocabulary.numbers(text).tolist()
 
 
 def test_bad_words_are_whole_words_and_phrases() -> None:

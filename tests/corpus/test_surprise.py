@@ -1,6 +1,7 @@
 """A small model of good text is less surprised by good text than by anything else."""
 
 import argparse
+import gzip
 import inspect
 import json
 import math
@@ -109,6 +110,19 @@ def test_json_lines_and_corpora_teach_their_text_alone(parts: tuple[Path, str], 
     models = [Surprise(CorpusSettings(reference=path)) for path in (tmp_path / "lines.jsonl", folder)]
     assert models[0].bits_per_byte(parts[1]) == models[1].bits_per_byte(parts[1])
     assert models[0].bits_per_byte('{"text": "{') > models[0].bits_per_byte("The function") + 2
+
+
+def test_a_table_and_compressed_text_teach_like_text(parts: tuple[Path, str], tmp_path: Path) -> None:
+    from pyarrow import table
+    from pyarrow.parquet import write_table
+
+    text = (parts[0] / "0.txt").read_text()
+    write_table(table({"text": [text], "url": ["zqxjv" * 9999]}), tmp_path / "a.parquet")
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(text.encode()))
+    (tmp_path / "a.jsonl").write_text(json.dumps({"question": text}))
+    (tmp_path / "a.txt").write_text(text)
+    models = [Surprise(CorpusSettings(reference=path)) for path in sorted(tmp_path.iterdir())]
+    assert len({model.bits_per_byte(parts[1]) for model in models}) == 1 and len(models) == 4
 
 
 def test_the_sample_is_the_same_each_time(parts: tuple[Path, str]) -> None:

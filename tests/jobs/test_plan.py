@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from foretell.base.console import Terminal
-from foretell.base.errors import CapacityError, SettingError
+from foretell.base.errors import CapacityError, DataError, SettingError
 from foretell.base.units import size
 from foretell.cli import main as command
 from foretell.data.shards import ShardReader
@@ -73,6 +73,24 @@ def test_shards_say_vocabulary_and_text(shards_folder: Path) -> None:
     tokens = ShardReader(shards_folder).train.tokens
     assert result["epochs"] == pytest.approx(200 * 8 * 64 / tokens) and "times through the text" in told
     assert result["parameters"] == parameter_count(resolve(load_recipe("tiny").model, 512)[0]) and result["assumed"] == []
+
+
+def test_shards_that_are_not_there_are_told(shards_folder: Path, tmp_path: Path) -> None:
+    absent = f"there are no shards at {tmp_path / 'nosuch'} yet"
+    result, _, told = planned("tiny", f"data.shards={tmp_path / 'nosuch'}")
+    assert absent in result["assumed"] and absent in told and result["epochs"] is None
+    mixed = [f"data.sources.a.shards={shards_folder}", f"data.sources.b.shards={tmp_path / 'nosuch'}"]
+    assert [note for note in planned("tiny", *mixed)[0]["assumed"] if "yet" in note] == [absent]
+
+
+def test_sources_with_different_tokenizers_are_refused(shards_folder: Path, tmp_path: Path) -> None:
+    manifest = json.loads((shards_folder / "manifest.json").read_text())
+    sources = [f"data.sources.a.shards={shards_folder}", f"data.sources.b.shards={tmp_path}"]
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    assert planned("tiny", *sources)[0]["assumed"] == []
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"tokenizer": "another"}))
+    with pytest.raises(DataError, match=r"sources\.a\.shards and data\.sources\.b\.shards were made with different tokenizers"):
+        planned("tiny", *sources)
 
 
 def test_weights_are_split_only_where_they_must_be() -> None:

@@ -255,6 +255,14 @@ def test_unigram_gives_back_any_text(unigram: Tokenizer, text: str) -> None:
     assert not set(unigram.special_ids.values()) & set(ids)
 
 
+def test_unigram_leaves_rare_letters_to_bytes(source_text: str) -> None:
+    rare = "".join(map(chr, range(0x4E00, 0x4E00 + 2000)))
+    text = "\n".join([source_text * 5, "ж" * 3000, *(rare[at : at + 7] for at in range(0, len(rare), 7))])
+    tokenizer = train(lambda: [text], TokenizerSettings(kind="unigram", vocab_size=700))
+    assert tokenizer.vocab_size == 700 and tokenizer.decode(tokenizer.encode(text)) == text
+    assert len(tokenizer.encode("жж")) <= 2 and len(tokenizer.encode(rare[-10:])) == 30  # bytes
+
+
 def test_too_large_a_vocabulary_for_unigram_names_what_the_text_supports() -> None:
     with pytest.raises(SettingError, match=r"1000 tokens is more than this text supports, which is [0-9]+"):
         train(lambda: ["the cat sat on the mat " * 9], TokenizerSettings(kind="unigram", vocab_size=1000))

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import pre_tokenizers
 
-from foretell.tokenizers.pieces import grouped, pieces
+from foretell.base.groups import grouped
+from foretell.tokenizers.pieces import pieces
 from foretell.tokenizers.tokenizer import Tokenizer
 
 PROSE = st.text(alphabet=st.sampled_from("abZ é中9 '.,\n\r\t²_\u0301"), max_size=200)

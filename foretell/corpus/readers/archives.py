@@ -23,6 +23,7 @@ from foretell.corpus.readers.entry import BUFFER_BYTES, SMALL_BYTES, Bomb, Budge
 from foretell.corpus.readers.formats import inner_name
 
 MAX_MEMBERS = 10_000_000
+LARGEST_BYTES = 2**32  # of a member that has to lie in a temporary file
 CHUNK_BYTES, SPOOL_BYTES, STEP_BYTES = 2**20, 2**24, 2**10  # of a step of zstd at most 32 MB come out
 LONG_HEADERS = {tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK}
 DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, zstandard.ZstdError, EOFError, OSError)
@@ -41,7 +42,7 @@ def seekable(entry: Entry) -> Iterator[Entry]:
         size_bytes = 0
         while content := entry.stream.read(CHUNK_BYTES):
             size_bytes += copy.write(content)
-            if size_bytes > max(SPOOL_BYTES, entry.settings.memory_bytes):
+            if size_bytes > LARGEST_BYTES:
                 raise Bomb
         copy.seek(0)
         stream = io.BufferedReader(cast(io.RawIOBase, copy), BUFFER_BYTES)

@@ -1,5 +1,6 @@
 """Rows of Parquet and Arrow files, and of datasets on the Hugging Face Hub."""
 
+import logging
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -22,7 +23,7 @@ def read_columns(entry: Entry, kind: str, source: Path | BinaryIO, part: Slice |
             column = text_column(batch.schema.names, entry.settings)
             if column is None:
                 if not number:  # said once for all slices
-                    yield entry.dropped("no_text_field", f"columns: {', '.join(batch.schema.names)}")
+                    yield entry.dropped("no_text_column", f"columns: {', '.join(batch.schema.names)}")
                 return
             for row in _rows(batch, column):
                 number += 1
@@ -139,18 +140,24 @@ def _datasets() -> ModuleType:
 
 
 def read_hub(entry: Entry) -> Records:
-    """A dataset of the Hub, `hf:owner/name[/config][:split]`, as it streams in."""
+    """A dataset of the Hub, `hf:owner/name[/config][:split]`, as it streams in. Raises SettingError where it never begins."""
     told, _, split = entry.label.removeprefix("hf:").partition(":")
     owner, name, *config = told.split("/", 2)
+    datasets, number = _datasets(), 0
+    for library in ("datasets", "huggingface_hub"):  # which tell each try
+        logging.getLogger(library).setLevel(logging.ERROR)
     try:
-        rows = _datasets().load_dataset(f"{owner}/{name}", *config, split=split or "train", streaming=True)
+        rows = datasets.load_dataset(f"{owner}/{name}", *config, split=split or "train", streaming=True)
         for number, row in enumerate(rows, start=1):
             column = text_column(list(row), entry.settings)
             if column is None:
-                yield entry.dropped("no_text_field", f"columns: {', '.join(row)}")
+                yield entry.dropped("no_text_column", f"columns: {', '.join(row)}")
                 return
             yield from row_record(entry, number, dict(row), column)
     except ForetellError:
         raise
     except Exception as error:  # whatever the library and what it stands on raise
+        if not number:
+            cure = "check the name, the configuration and the split, and the network"
+            raise SettingError(f"this dataset cannot be opened: {first_line(error)}", where=entry.label, cure=cure) from error
         yield entry.dropped("fetch_failed", first_line(error))

@@ -40,7 +40,7 @@ def read_sqlite(entry: Entry, path: Path | None) -> Records:
             for name, told in found.items():
                 yield from _rows(replace(entry, name=f"{entry.name}!/{name}", label=f"{entry.label}!/{name}"), connection, told)
             if not found:
-                yield entry.dropped("no_text_field", f"tables: {', '.join(tables)}")
+                yield entry.dropped("no_text_column", f"tables: {', '.join(tables)}")
     except (sqlite3.Error, sqlite3.Warning, UnicodeError, OverflowError, MemoryError) as error:
         yield entry.dropped("broken_table", str(error))
 
@@ -69,7 +69,7 @@ def _rows(entry: Entry, connection: sqlite3.Connection, query: str) -> Records:
     column = text_column(names, entry.settings)
     if column is None:
         yield entry.dropped(
-            "no_text_field", f"columns: {', '.join(names)}; wanted: {entry.settings.text_field or ', '.join(TEXT_FIELDS)}"
+            "no_text_column", f"columns: {', '.join(names)}; wanted: {entry.settings.text_field or ', '.join(TEXT_FIELDS)}"
         )
         return
     for number, row in enumerate(cursor, start=1):

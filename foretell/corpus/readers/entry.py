@@ -10,6 +10,7 @@ from foretell.corpus.config import CorpusSettings
 from foretell.corpus.document import Dropped, Raw, document_id
 
 BUFFER_BYTES, HEAD_BYTES = 2**16, 2**13
+WHOLE_BYTES = 2**27  # of a paper or message, whose text is far smaller
 SMALL_BYTES = 2**24  # what stays smaller is no bomb, however well it was compressed
 TEXT_FIELDS = ("text", "content", "body", "document", "article", "passage", "sentence")
 
@@ -18,11 +19,15 @@ Records = Iterator[Raw | Dropped]
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """A part of a file that can be read by itself. start, stop: bytes, or rows of a table, from 0. line: the first, from 1."""
+    """A part of a file that can be read by itself. start, stop: bytes, or rows of a table, from 0. line: the first, from 1.
+
+    bytes: what it takes of the file; absent = nobody counted.
+    """
 
     start: int
     stop: int
     line: int = 1
+    bytes: int | None = None
 
 
 @dataclass(slots=True)
@@ -50,7 +55,7 @@ class Entry:
     @property
     def whole_bytes(self) -> int:
         """What may be held in memory of papers and messages, whose text is far smaller than they are."""
-        return max(self.settings.max_document_bytes, self.settings.memory_bytes // 16)
+        return max(self.settings.max_document_bytes, WHOLE_BYTES)
 
     def raw(self, number: int, content: bytes | str, kind: str, size_bytes: int | None = None, **metadata: Any) -> Raw:
         """A record of it."""

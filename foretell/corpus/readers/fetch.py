@@ -5,6 +5,7 @@ import ipaddress
 import json
 import socket
 import time
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from foretell.corpus.readers.text import lines
 from foretell.corpus.readers.web import page_kind
 
 AGENT, SECONDS, REDIRECTS, TRIES = "foretell", 30.0, 5, 3
+PAGE_SECONDS, LONGEST_DELAY, LONGEST_RETRY = 60.0, 30, 60  # of a page in all, of robots.txt's Crawl-delay and of Retry-After
 TRY_AGAIN = {429, 500, 502, 503, 504}
 
 
@@ -28,7 +30,10 @@ def read_urls(entry: Entry) -> Records:
     if not entry.settings.fetch:
         yield entry.dropped("fetch_off")
         return
-    fetcher = _Fetcher(entry.whole_bytes)
+    if entry.depth:
+        yield entry.dropped("fetch_forbidden", "addresses in an archive, which the user has not named")
+        return
+    fetcher = _fetcher(entry.whole_bytes)
     for number, (line, size_bytes) in enumerate(lines(entry.stream, entry.settings.max_document_bytes), start=1):
         url = line.decode("utf-8", "replace").strip()
         if not url or url.startswith("#"):
@@ -57,6 +62,8 @@ class _Fetcher:
         self.client = self.httpx.Client(timeout=SECONDS, trust_env=False, headers={"User-Agent": AGENT})
         self.robots: dict[str, RobotFileParser] = {}
         self.free_at_seconds: dict[str, float] = {}
+        self.delay_seconds: dict[str, float] = {}
+        self.until_seconds = float("inf")
 
     def page(self, told: str) -> tuple[bytes, str]:
         """The page and its Content-Type. Raises _Refused."""
@@ -64,6 +71,7 @@ class _Fetcher:
         if kept.exists():
             head, _, content = kept.read_bytes().partition(b"\n")
             return content, str(json.loads(head)["type"])
+        self.until_seconds = time.monotonic() + PAGE_SECONDS
         try:
             content, kind = self._follow(self.httpx.URL(told))
         except (self.httpx.HTTPError, self.httpx.InvalidURL, OSError, ValueError) as error:
@@ -94,6 +102,7 @@ class _Fetcher:
             elif status != 200:
                 content = b""
             rules.parse(content.decode("utf-8", "replace").splitlines())
+            self.delay_seconds[url.host] = max(1, min(LONGEST_DELAY, int(rules.crawl_delay(AGENT) or 1)))
         return self.robots[place]
 
     def _get(self, url: Any, named: bool) -> tuple[int, Any, bytes]:
@@ -103,13 +112,20 @@ class _Fetcher:
             now = time.monotonic()
             start = max(now, self.free_at_seconds.get(url.host, now))
             time.sleep(start - now)
-            self.free_at_seconds[url.host] = start + 1 + attempt * 2.0
-            request = self.client.build_request("GET", url.copy_with(host=address), headers={"Host": url.netloc.decode()})
+            self.until_seconds += start - now  # its turn is not the page's time
+            self.free_at_seconds[url.host] = start + self.delay_seconds.get(url.host, 1) + attempt * 2.0
+            seconds = min(SECONDS, max(0.001, self.until_seconds - start))
+            request = self.client.build_request(
+                "GET", url.copy_with(host=address), headers={"Host": url.netloc.decode()}, timeout=seconds
+            )
             request.extensions["sni_hostname"] = url.host  # the certificate is the host's, not the address's
             response = self.client.send(request, stream=True)
             try:
                 if response.status_code not in TRY_AGAIN or attempt == TRIES - 1:
                     return response.status_code, response.headers, self._content(response)
+                if (told := response.headers.get("retry-after", "")).isdecimal():
+                    wait = min(LONGEST_RETRY, int(told[:9]))
+                    self.free_at_seconds[url.host] = max(self.free_at_seconds[url.host], start + wait)
             finally:
                 response.close()
         raise _Refused("fetch_failed")
@@ -120,7 +136,15 @@ class _Fetcher:
             content += piece
             if len(content) > self.most_bytes:
                 raise _Refused("too_large")
+            if time.monotonic() > self.until_seconds:
+                raise _Refused("fetch_failed")
         return bytes(content)
+
+
+@lru_cache(maxsize=1)
+def _fetcher(most_bytes: int) -> _Fetcher:
+    """One for all lists of a process, so that hosts have their rest between these too."""
+    return _Fetcher(most_bytes)
 
 
 def _address(url: Any, named: bool) -> str:

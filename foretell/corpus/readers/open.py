@@ -27,7 +27,7 @@ def records(file: SourceFile, settings: CorpusSettings, part: Slice | None = Non
     """The records of a file, or of one of its slices, in order. Raises SettingError for a wrong query and missing packages."""
     entry = Entry(file.name, file.label, io.BytesIO(), file.bytes, settings)
     if file.reason is not None:
-        yield file.dropped(file.reason)
+        yield file.dropped(file.reason, size_bytes=part.bytes if part else None)
     elif file.remote:
         yield from read_hub(entry)
     else:

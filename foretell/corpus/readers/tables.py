@@ -2,23 +2,21 @@
 
 import csv
 import math
-from collections import deque
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime, time
-from typing import Any
+from tempfile import SpooledTemporaryFile
+from typing import Any, BinaryIO, cast
 
 from foretell.corpus.config import CorpusSettings
 from foretell.corpus.readers.entry import TEXT_FIELDS, Entry, Records
-from foretell.corpus.readers.text import lines
+from foretell.corpus.readers.text import CHUNK_BYTES, lines
 
-ROW_LINES, UNCLOSED_ROWS = 1000, 1000  # more lines in a row are an unclosed quote; more such rows are no table
 DELIMITERS = ",;\t|"
 
 
 def text_column(names: Sequence[str], settings: CorpusSettings) -> str | None:
-    """The column that holds the text."""
-    wanted = [settings.text_field] if settings.text_field else TEXT_FIELDS
-    return next((name for name in wanted if name in names), None)
+    """The column that holds the text: the one that was named, else one of the usual names."""
+    return next((name for name in (settings.text_field, *TEXT_FIELDS) if name in names), None)
 
 
 def row_record(entry: Entry, number: int, row: dict[str, Any], column: str, size_bytes: int | None = None) -> Records:
@@ -58,69 +56,100 @@ def _json_value(value: Any) -> Any:
 
 
 class _Unclosed(Exception):
-    """A row that has no end."""
+    """A row goes on at the end of the file, or beyond what a document may hold."""
 
 
 def read_csv(entry: Entry, kind: str) -> Records:
-    """A record for each row; a row without an end costs its first line alone."""
+    """A record for each row; a quote that nothing closes costs its own line alone. Most rows broken is one `broken_table` more."""
     head = entry.head.decode("utf-8", "replace").partition("\n")[0]
     delimiter = "\t" if kind == "tsv" else max(DELIMITERS, key=head.count)
     entry.metadata["delimiter"] = delimiter
     csv.field_size_limit(max(csv.field_size_limit(), entry.settings.max_document_bytes))
-    rows = _Rows(entry, delimiter)
-    header = [str(_json_value(name)) for name in next(iter(rows), None) or []]
+    table = _Rows(entry, delimiter)
+    rows, broken, kept = iter(table), 0, 0
+    header = [str(_json_value(name)) for name in next(rows, None) or []]
     column = text_column(header, entry.settings)
     if column is None:
-        yield entry.dropped("no_text_field", f"columns: {', '.join(header)}")
+        yield entry.dropped("no_text_column", f"columns: {', '.join(header)}")
         return
-    unclosed = 0
     for number, row in enumerate(rows, start=1):
         if row is not None and len(row) == len(header):
-            yield from row_record(entry, number, dict(zip(header, row, strict=True)), column, rows.size_bytes)
+            kept += 1
+            yield from row_record(entry, number, dict(zip(header, row, strict=True)), column, table.size_bytes)
         elif row != []:  # a blank line
-            yield entry.dropped("broken_row", rows.told, number, rows.size_bytes)
-            unclosed += row is None
-            if unclosed > UNCLOSED_ROWS:
-                yield entry.dropped("broken_table", rows.told, number + 1, 0)
-                return
+            broken += table.reason == "broken_row"
+            yield entry.dropped(table.reason, table.told, number, table.size_bytes)
+    if broken > kept:
+        yield entry.dropped("broken_table", f"{broken} broken rows, {kept} whole ones", size_bytes=0)
 
 
 class _Rows:
-    """The rows of a CSV file, None for one without an end; after it reading goes on with the second of its lines."""
+    """The rows of a CSV file; None for one that cannot be had, with its `reason`. size_bytes: of the row as it lies there."""
 
     def __init__(self, entry: Entry, delimiter: str) -> None:
-        self.entry, self.delimiter, self.size_bytes = entry, delimiter, 0
-        self._lines = lines(entry.stream, entry.settings.max_document_bytes)
-        self._again: deque[tuple[bytes, int]] = deque()
-        self._row: list[tuple[bytes, int]] = []
+        self.stream, self.limit, self.delimiter = entry.stream, entry.settings.max_document_bytes, delimiter
+        self.reason, self.size_bytes = "broken_row", 0
+        self._row: list[bytes] = []
 
     @property
     def told(self) -> str:
         """The beginning of the row."""
-        return self._row[0][0][:240].decode("utf-8", "replace") if self._row else ""
+        return self._row[0][:240].decode("utf-8", "replace")
 
     def __iter__(self) -> Iterator[list[str] | None]:
         reader = csv.reader(self._text(), delimiter=self.delimiter)
         while True:
-            self._row, self.size_bytes = [], 0
+            self._row, self.size_bytes, self.reason = [], 0, "broken_row"
             try:
-                row = next(reader)
+                yield next(reader)
+                continue
             except StopIteration:
                 return
-            except (_Unclosed, csv.Error):
-                self._again.extendleft(reversed(self._row[1:]))
-                self.size_bytes, row, reader = self._row[0][1], None, csv.reader(self._text(), delimiter=self.delimiter)
-            yield row
+            except csv.Error:
+                yield None
+            except _Unclosed:
+                with SpooledTemporaryFile(self.limit) as rest:
+                    if self._has_end(cast(BinaryIO, rest)):
+                        self.reason = "too_large"
+                        yield None
+                    else:
+                        self.size_bytes = len(self._row[0])
+                        yield None
+                        rest.seek(0)
+                        yield from self._line_by_line(cast(BinaryIO, rest))
+            reader = csv.reader(self._text(), delimiter=self.delimiter)
 
     def _text(self) -> Iterator[str]:
         """The lines as csv wants them, while they can belong to a row."""
-        while line := self._again.popleft() if self._again else next(self._lines, None):
-            content, size_bytes = line
+        while line := self.stream.readline(self.limit + 1):
             self._row.append(line)
-            self.size_bytes += size_bytes
-            too_long = len(self._row) > ROW_LINES or self.size_bytes > self.entry.settings.max_document_bytes
-            if too_long or size_bytes > len(content):
+            self.size_bytes += len(line)
+            if self.size_bytes > self.limit:
                 raise _Unclosed
-            yield content.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
+            yield _decoded(line)
         if self._row:
             raise _Unclosed
+
+    def _has_end(self, rest: BinaryIO) -> bool:
+        """Read on to the end of a large row, by the parity of its quotes; `rest` gets what follows its first line."""
+        rest.writelines(self._row[1:])
+        inside, line = sum(line.count(b'"') for line in self._row) % 2, self._row[-1]
+        while line and (inside or not line.endswith(b"\n")):
+            line = self.stream.readline(CHUNK_BYTES)
+            rest.write(line)
+            self.size_bytes += len(line)
+            inside ^= line.count(b'"') % 2
+        return not inside and self.size_bytes > self.limit
+
+    def _line_by_line(self, rest: BinaryIO) -> Iterator[list[str] | None]:
+        """The rows after a quote that nothing closes: none of them has several lines."""
+        for line, size_bytes in lines(rest, self.limit):
+            self._row, self.size_bytes = [line], size_bytes
+            try:
+                yield next(csv.reader([_decoded(line)], delimiter=self.delimiter)) if size_bytes == len(line) else None
+            except csv.Error:
+                yield None
+
+
+def _decoded(line: bytes) -> str:
+    return line.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")

@@ -9,12 +9,13 @@ MIN_SENTENCES, MIN_WORDS, MAX_WORD_CHARACTERS = 5, 3, 1000
 ENDS = (".", "?", "!", '"', "'")
 CITATION = re.compile(r"\[\d*]|\[edit]|\[citation needed]")
 UNWANTED = re.compile("javascript|terms of use|privacy policy|cookie policy|uses cookies|use of cookies|use cookies")
+WATCHED = ("javascript", "terms of use", "privacy policy", "cookie")  # what holds none of them holds nothing unwanted
 
 
 def kept_lines(text: str) -> tuple[list[str], int] | str:
     """The lines that stay and how many were left out; or the reason to drop the text."""
     lowered = text.lower()
-    watched = UNWANTED.search(lowered) is not None
+    watched = any(sign in lowered for sign in WATCHED)
     cited, barred = "[" in text, "{" in text or "lorem ipsum" in lowered
     lines = [line.strip() for line in text.splitlines()]
     kept = []
@@ -26,7 +27,7 @@ def kept_lines(text: str) -> tuple[list[str], int] | str:
             not line.endswith(ENDS)
             or line.endswith("...")
             or len(whole.split(None, MIN_WORDS - 1)) < MIN_WORDS
-            or _has_long_word(whole)
+            or (len(whole) > MAX_WORD_CHARACTERS and _has_long_word(whole))
         ):
             continue
         if barred or watched:

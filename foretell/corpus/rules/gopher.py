@@ -5,7 +5,7 @@ A measure may stop at a bound that decides: what it returns lies on the same sid
 
 import numpy as np
 
-from foretell.corpus.scan import Array, Rule, Scan, occurrences, share
+from foretell.corpus.scan import Array, Rule, Scan, share
 
 BULLETS, ELLIPSES = ("•", "-"), ("...", "…")
 MAX_BULLETS, MAX_ELLIPSES = 0.9, 0.3
@@ -14,8 +14,7 @@ MAX_REPEATED = {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10}
 
 
 def _symbols(scan: Scan) -> float:
-    ellipses = sum(map(scan.text.count, ELLIPSES))
-    return share(max(scan.text.count("#"), ellipses), scan.counts["words"])
+    return share(max(scan.text.count("#"), sum(map(scan.text.count, ELLIPSES))), scan.counts["words"])
 
 
 def _bullets(scan: Scan) -> float:
@@ -76,8 +75,10 @@ def _top_words(scan: Scan) -> float:
 
     No sequence is more frequent than the rarest of its pairs: most texts are decided by that.
     """
-    characters, pairs_W = len(scan.text), scan.pairs_W
-    ends_W = np.concatenate([[0], np.cumsum(scan.words_W[1])])
+    characters, pairs_W, ends_W = len(scan.text), scan.pairs_W, scan.ends_W
+    longest = max(MAX_TOP) * (int(scan.words_W[1].max(initial=0)) + 1)
+    if int(pairs_W.max(initial=0)) * longest <= min(MAX_TOP.values()) * characters:
+        return 0.0
     worst, rarest_W = 0.0, pairs_W
     for size, limit in MAX_TOP.items():
         total = len(pairs_W) + 2 - size
@@ -105,12 +106,14 @@ def _repeated_words(scan: Scan) -> float:
     if len(twice_W) < 4:
         return 0.0
     places = np.flatnonzero(twice_W[:-3] & twice_W[1:-2] & twice_W[2:-1] & twice_W[3:])
-    times, again = occurrences(scan.sequences(5, places))
-    _, lengths_W = scan.words_W
+    characters, ends_W, (_, lengths_W) = len(scan.text), scan.ends_W, scan.words_W
+    if (ends_W[places + 5] - ends_W[places]).sum() <= min(MAX_REPEATED.values()) * characters:
+        return 0.0
+    _, first, kinds, times = np.unique(scan.sequences(5, places), return_index=True, return_inverse=True, return_counts=True)
     covered_W = np.zeros(len(lengths_W), bool)
     for shift in range(5):
-        covered_W[places[again] + shift] = True
-    bound, characters, places = int(lengths_W[covered_W].sum()), len(scan.text), places[times > 1]
+        covered_W[np.delete(places, first) + shift] = True
+    bound, places = int(lengths_W[covered_W].sum()), places[times[kinds] > 1]
     doubtful = ((size, limit * characters) for size, limit in MAX_REPEATED.items() if bound > limit * characters)
     return max((_walked(scan, size, places) / most for size, most in doubtful), default=0.0)
 
@@ -120,9 +123,8 @@ def _walked(scan: Scan, size: int, places: Array) -> int:
 
     places: in order, at least those whose sequence of `size` occurs twice. Sequences are compared word by word.
     """
-    _, lengths_W = scan.words_W
-    places = places[places <= len(lengths_W) - size]
-    ends_W = np.concatenate([[0], np.cumsum(lengths_W)])
+    ends_W = scan.ends_W
+    places = places[places < len(ends_W) - size]
     columns = places, scan.sequences(size, places), ends_W[places + size] - ends_W[places]
     total, free = 0, 0
     seen: set[int] = set()

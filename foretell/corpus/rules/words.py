@@ -46,13 +46,15 @@ def split_words(chunk: str) -> list[str]:
 
     Longer runs than 200 characters are no language; they are cut between word characters and signs, in linear time.
     """
+    if chunk.isalpha():
+        return core(chunk)
     if chunk in ABBREVIATIONS:
         return [chunk]
     plain = PLAIN.fullmatch(chunk)
     if plain:
         lead, word, tail = plain.groups()
         if "." not in tail or not (".." in tail or len(word) == 1 or word[-1].isupper() or word + "." in ABBREVIATIONS):
-            return [*lead, *core(word), *tail]
+            return [*lead, *core(word), *tail] if word.lower() in JOINED else [*lead, word, *tail]
     return PIECES.findall(chunk) if len(chunk) > MAX_CHARACTERS else peeled(chunk)
 
 
