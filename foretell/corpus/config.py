@@ -1,9 +1,9 @@
 """The settings of corpus preparation: what is read, how it is cleaned, what is left out."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from foretell.base.settings import Settings
 
@@ -43,6 +43,8 @@ class CorpusSettings(Settings):
     boilerplate: bool = True
     """Take out licence headers and footers that are the publisher's, not the author's (Project Gutenberg's and the like)."""
     # language
+    identify_languages: bool = True
+    """Record each document's language; without it a build of text is about a third faster."""
     languages: tuple[str, ...] = ()
     """Keep these languages alone (ISO 639-1: en, de, …); empty = all, and each document's is recorded."""
     min_language_probability: float = Field(default=0.65, ge=0, le=1)
@@ -98,6 +100,12 @@ class CorpusSettings(Settings):
     """Order the documents by this key's hash of their ids; absent = as the sources lie. Memory: a two-hundredth of the text."""
     memory_bytes: int = Field(default=4 * 2**30, ge=2**28)
     """What the build may hold in memory, all workers together; fewer workers run where it would not suffice."""
+
+    @model_validator(mode="after")
+    def _languages_are_known(self) -> Self:
+        if self.languages and not self.identify_languages:
+            raise ValueError("corpus.languages needs languages to be identified | leave out corpus.identify_languages=false")
+        return self
 
     @field_validator("languages", "rules", "redact", "decontaminate", mode="before")
     @classmethod

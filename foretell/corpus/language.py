@@ -15,6 +15,7 @@ from foretell.corpus.document import Document, Dropped
 UNDETERMINED = "und"  # ISO 639's word for it
 LOOKED_AT, SAMPLE_CHARACTERS = 1500, 600  # more does not decide more
 PLACES = (1 / 4, 1 / 2, 3 / 4)  # of a longer text, where a third of that is taken: licences stand before and behind it
+SURE = 0.9  # of two places
 CANDIDATES = 5  # of the first model, one of which the second must name
 SHORTEST_BYTES = 24  # of letters in UTF-8: four English words, eight Chinese characters
 NOT_LETTERS = re.compile(r"[\x00-@\[-`{-\xa0\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]+")  # marks of other scripts stay
@@ -42,6 +43,8 @@ def language(text: str, least: float) -> tuple[str, float]:
     for sample in samples:
         for found in _detector().detect(sample, model="lite", k=CANDIDATES):
             votes[found["lang"]].append(found["score"])
+        if any(len(scores) == 2 and min(scores) >= SURE for scores in votes.values()):
+            break  # the third place could not change it
     if not votes:
         return UNDETERMINED, 0.0
     likely = {name: sum(sorted(scores)[-2:]) / min(2, len(samples)) for name, scores in votes.items()}

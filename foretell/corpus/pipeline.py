@@ -91,11 +91,10 @@ def road(settings: CorpusSettings) -> list[Step]:
     steps = [*reading(settings)]
     if settings.boilerplate:
         steps.append(Step("boilerplate", each(strip, settings)))
-    steps += [
-        Step("normalise", each(normalise, settings)),
-        Step("language", each(identify, settings)),
-        Step("filter", each(judge, settings)),
-    ]
+    steps.append(Step("normalise", each(normalise, settings)))
+    if settings.identify_languages:
+        steps.append(Step("language", each(identify, settings)))
+    steps.append(Step("filter", each(judge, settings)))
     if settings.redact:
         steps.append(Step("redact", each(redact, settings)))
     if settings.reference:
