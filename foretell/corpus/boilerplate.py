@@ -18,7 +18,7 @@ MARK = re.compile(
 )
 LONGEST = 30_000  # characters of a header, and of a footer with the whole licence
 GOOGLE = re.compile(
-    r"This is a digital copy of a book that was preserved for generations(?s:.){0,9000}?"
+    r"This is a digital copy of a book that was preserved for generations(?:(?!This is a digital copy of a book)(?s:.)){0,9000}?"
     r"\bat https? ?: ?// ?books ?\. ?google ?\. ?com/?.*\n?"
 )
 SCANNER = re.compile(r"^[ \t]*Digitized by (?:Google|[VL]j?OOQ(?:IC|LE))[ \t]*\n", re.IGNORECASE | re.MULTILINE)

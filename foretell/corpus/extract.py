@@ -8,10 +8,10 @@ import logging
 import re
 import signal
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import accumulate
 from types import FrameType
 
 from foretell.corpus.config import CorpusSettings
@@ -20,7 +20,7 @@ from foretell.corpus.document import Document, Dropped
 INLINE = {"softbreak": "\n", "hardbreak": "\n", "html_inline": ""}  # all else is its content, empty for marks
 WORD = re.compile(r"\w")
 TAG = re.compile(r"<[^<>]*>")
-FRONT_MATTER = re.compile(r"\A---\n(?:[\w-]+:.*\n|[ \t-].*\n)+?---\n")  # YAML; a rule followed by prose is left alone
+FRONT_MATTER = re.compile(r"\A---\n(?:(?:\w[\w-]*:|[ \t-]).*\n)+?---\n")  # YAML; a rule followed by prose is left alone
 
 # Elements named so hold no article text. WordPress names posts, and the page, after what is in them: those stay.
 FURNITURE = [f"[class*={name}]:not(body, article, main, [class*=post])" for name in ("caption", "cookie", "gallery", "newsletter")]
@@ -29,13 +29,23 @@ TEXT_SHARE = 0.1  # of a page that is text, from which on it is not; news pages 
 SHORT_LINE, SHORT_TEXT, SHORT_PARAGRAPH = 60, 200, 80  # characters
 ENDS = re.compile(r"[^\w\s]\W*\Z")  # a sentence, a quotation, a list's introduction: any mark
 BLOCK = re.compile(  # what takes resiliparse the square of its depth
-    r"<(/?)(?:address|article|aside|blockquote|center|details|dir|div|dl|fieldset|fig|foot|form|head|hgroup|main|menu|nav|ol|pre|search|"
-    r"section|summary|ul)",
+    r"<(/?)(address|article|aside|blockquote|center|details|dialog|dir|div|dl|fieldset|fig|foot|form|head|hgroup|listing|main|menu|nav|"
+    r"ol|optgroup|pre|r[bpt]|search|section|summary|ul)",
     re.IGNORECASE,
 )
+OTHER = re.compile(  # the square too where blocks are inside; not those that end themselves or are always empty
+    r"<(/?)(?!(?:p|t[dhr]|tbody|area|base|br|col|embed|hr|img|input|link|meta|param|source|track|wbr)\b)([a-z]\w*)", re.IGNORECASE
+)
+STYLED = re.compile(r"<(?:b|big|code|em|font|i|s|small|strike|strong|tt|u)[\s/][^>]*", re.IGNORECASE)
+STYLE = re.compile(r"<(/?)(b|big|code|em|font|i|s|small|strike|strong|tt|u)\b", re.IGNORECASE)
 LONG = 50_000  # characters
 LONG_TAG = re.compile(rf"<[a-z][^<>]{{{2 * LONG},}}", re.IGNORECASE)
 DEPTH, ATTRIBUTES = 4000, 20_000  # these take the parsers half a second; twice as many, four times as long. Real pages: 100 and 50
+OTHER_DEPTH = 20_000  # takes a second; lists of old pages have many without ends, but they do not nest
+COPIES = (
+    2_000_000  # elements, three seconds: HTML opens each style that was left open (thrice at most if alike) again in each block
+)
+AGAIN_SECONDS = 0.05
 UNTIMED_SPEED = 400_000  # characters a second: the slowest that trafilatura was seen at
 
 
@@ -153,30 +163,52 @@ def _time_limit(seconds: float, characters: int) -> Iterator[None]:
         yield
         return
 
-    def restore() -> None:
-        signal.setitimer(signal.ITIMER_VIRTUAL, *timer_before)
-        signal.signal(signal.SIGVTALRM, before)
+    running = True
 
     def stop(_number: int, _frame: FrameType | None) -> None:
-        restore()  # first: whatever this interrupts, nothing is left behind
-        raise _TooSlow
+        if running:
+            raise _TooSlow
 
     timer_before = signal.getitimer(signal.ITIMER_VIRTUAL)
     before = signal.signal(signal.SIGVTALRM, stop)
     try:
-        signal.setitimer(signal.ITIMER_VIRTUAL, max(seconds, 0.001))  # 0 would be no limit
+        # 0 would be no limit; again and again, as Python swallows what is raised inside a `__del__`
+        signal.setitimer(signal.ITIMER_VIRTUAL, max(seconds, 0.001), AGAIN_SECONDS)
         yield
     finally:
-        restore()
+        running = False  # first: nothing may interrupt the rest
+        signal.setitimer(signal.ITIMER_VIRTUAL, *timer_before)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 def _hopeless(html: str) -> bool:
     """Whether a page is nested so deep, or a tag of it is so full, that parsing would take the square of the size, in one step."""
-    if html.count("<") > 2 * DEPTH and max(accumulate(-1 if tag[1] else 1 for tag in BLOCK.finditer(html)), default=0) > DEPTH:
+    tags = html.count("<")
+    if tags > 2 * DEPTH and _most_open(BLOCK, html) > DEPTH:
+        return True
+    if tags > OTHER_DEPTH and _most_open(OTHER, html) > OTHER_DEPTH:
+        return True
+    styles = STYLED.findall(html) if tags * tags > COPIES else []
+    if len(styles) * tags > COPIES and min(_most_open(STYLE, html), 3 * len(set(styles))) * tags > COPIES:
         return True
     if all(html.find(">", start, start + LONG) >= 0 for start in range(0, len(html) - LONG, LONG)):
         return False
     return any(len(tag[0].split()) > ATTRIBUTES for tag in LONG_TAG.finditer(html))
+
+
+def _most_open(tags: re.Pattern[str], html: str) -> int:
+    """How many elements of a pattern are open at once. An end ends only its own name: parsers pass over all others."""
+    opened, now, most = Counter[str](), 0, 0
+    for end, tag in tags.findall(html):
+        name = tag.lower()
+        if not end:
+            opened[name] += 1
+            now += 1
+            most = max(most, now)
+        elif opened[name]:
+            opened[name] -= 1
+            now -= 1
+    return most
 
 
 def _from_markdown(text: str) -> str:

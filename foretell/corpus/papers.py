@@ -14,6 +14,7 @@ from foretell.corpus.config import CorpusSettings
 from foretell.corpus.encoding import HEAD_BYTES, decode
 
 MAX_PAGES, BOMB_BYTES = 5_000, 2**24
+MAX_FIELD = 8_000  # characters of header fields that are parsed, which takes the square; lists of recipients are not
 CHARSET = re.compile(rb"<meta[^>]{0,200}charset=[\"']?([\w-]+)|<\?xml[^>]{0,200}encoding=[\"']([\w-]+)", re.IGNORECASE)
 SPLIT_WORD = re.compile(
     "(?<=[^\\W\\d_])(?:[-\u00ad\u2010]\n|[\x02\ufffe]\n?)(?=([^\\W\\d_]))"
@@ -164,7 +165,18 @@ def _email(content: bytes, settings: CorpusSettings) -> tuple[str, dict[str, Any
     import email
     from email import policy
 
-    message = email.message_from_bytes(content, policy=policy.default)
+    work = 0
+
+    class Bounded(policy.EmailPolicy):
+        def header_source_parse(self, sourcelines: list[str]) -> tuple[str, str]:
+            nonlocal work
+            if sourcelines[0][:8].lower() in ("content-", "subject:"):
+                work += sum(map(len, sourcelines)) ** 2
+            if work > MAX_FIELD**2:
+                raise Refused("broken_document", f"a header field of more than {MAX_FIELD} characters")
+            return super().header_source_parse(sourcelines)
+
+    message = email.message_from_bytes(content, policy=Bounded())
     if message.get_content_type() in ("multipart/encrypted", "application/pkcs7-mime"):
         raise Refused("encrypted")
     attachments = sum(part.is_attachment() for part in message.walk())

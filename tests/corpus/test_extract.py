@@ -5,6 +5,7 @@ import json
 import re
 import signal
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 from typing import get_args
@@ -13,7 +14,7 @@ import pytest
 
 from foretell.corpus.config import CorpusSettings, Extractor
 from foretell.corpus.document import Document, Dropped
-from foretell.corpus.extract import extract, main_text
+from foretell.corpus.extract import _hopeless, _time_limit, _TooSlow, extract, main_text
 
 SETTINGS = CorpusSettings()
 ENGINES = get_args(Extractor)
@@ -100,10 +101,41 @@ def test_in_other_threads_the_size_decides() -> None:
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize(
     "page",
-    ["<div>" * 90_000, "<nav>" * 50_000 + "</nav>" * 50_000, "<p " + " ".join(f"a{number}=1" for number in range(60_000)) + ">"],
+    [
+        "<div>" * 90_000,
+        "</div>" * 90_000 + "<div>" * 9_000,
+        "<div></nav>" * 9_000,
+        "<rt>" * 9_000,
+        "<dd><li>" * 20_000,
+        "".join(f"<b id={number}><p>" for number in range(2000)),
+        "<nav>" * 50_000 + "</nav>" * 50_000,
+        "<p " + " ".join(f"a{number}=1" for number in range(60_000)) + ">",
+    ],
 )
 def test_pages_that_no_timer_could_stop_are_not_begun(page: str, engine: str) -> None:
     assert read(page + SENTENCE, engine) == ("page_too_slow", "")
+
+
+@pytest.mark.parametrize("piece", ["<p>", "<b><p>", "<font size=2><p>", "<td>", "<b id={}>x</b><p>"])
+def test_pages_that_leave_out_ends_are_read(piece: str) -> None:
+    page = "<article>" + "".join(piece.format(number) for number in range(3000)) + SENTENCE * 9
+    assert not _hopeless(page) and SENTENCE.strip() in read(page, "fast")[0]
+
+
+def busy(seconds: float) -> None:
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+
+
+def test_a_signal_that_python_swallows_comes_again() -> None:
+    with pytest.raises(_TooSlow), _time_limit(0.01, 1):
+        try:
+            busy(seconds=10)
+        except _TooSlow:
+            pass
+        busy(seconds=10)
+    assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0.0, 0.0)
 
 
 def test_the_main_text_of_a_page_for_other_formats() -> None:
@@ -141,6 +173,10 @@ x = 1
 """
     expected = "A title\n\nA link, code, bold\non two lines. alt text\n- one\n- two\n3. three\n\nx = 1\n\nquoted & done"
     assert extracted("markdown", source) == expected
+
+
+def test_front_matter_that_never_ends_takes_no_time() -> None:
+    assert extracted("markdown", "---\n" + "-a: b\n" * 5000).count("-a: b") == 5000
 
 
 def test_a_rule_and_prose_are_no_front_matter() -> None:

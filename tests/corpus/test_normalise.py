@@ -34,6 +34,11 @@ def test_spellings(text: str, expected: str) -> None:
     assert normalised(text) == expected
 
 
+def test_thirty_marks_on_a_letter_stay() -> None:
+    assert normalised("o" + "\u0308\u0323" * 15 + "x") == "\u1ecd" + "\u0323" * 14 + "\u0308" * 15 + "x"
+    assert normalised("o" + "\u0308\u0323" * 99 + "x") == "\u1ecd" + "\u0323" * 14 + "\u0308" * 15 + "x"
+
+
 @settings(deadline=None, derandomize=True)
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_twice_is_once(text: str) -> None:
@@ -42,7 +47,9 @@ def test_twice_is_once(text: str) -> None:
     assert unicodedata.is_normalized("NFC", once)
 
 
-@pytest.mark.parametrize("text", [" " * 10**6 + "x", "\n" * 10**6 + "x", "x\n \n" * 10**5, "Ã" * 10**5])
+@pytest.mark.parametrize(
+    "text", [" " * 10**6 + "x", "\n" * 10**6 + "x", "x\n \n" * 10**5, "Ã" * 10**5, "a" + "\u0301\u0323" * 10**5, "\u0f73" * 10**5]
+)
 def test_hostile_runs_take_linear_time(text: str) -> None:
     started_at_seconds = time.perf_counter()
     normalised(text)

@@ -182,6 +182,18 @@ def test_messages_without_a_text() -> None:
     assert reason(b"Content-Type: multipart/encrypted; boundary=x\n\n--x--", "email") == "encrypted"
 
 
+def test_header_fields_that_take_long_to_parse_are_refused() -> None:
+    for field in (
+        'Content-Type: """' + '"' * 30_000,
+        "Content-Type: text/plain; " + "a=b;" * 25_000,
+        "Subject: x\n" + " =?" * 9_000,
+    ):
+        assert reason(f"{field}\n\nwords".encode(), "email") == "broken_document"
+    assert read_paper(b"To: " + b"ann@example.com, " * 9_000 + b"\n\nwords", "email", SETTINGS)[0] == "words"
+    parts = ('--x\nContent-Type: text/plain; a="' + '"' * 2_000 + '"\n\nwords\n') * 50
+    assert reason(f"Content-Type: multipart/mixed; boundary=x\n\n{parts}--x--".encode(), "email") == "broken_document"
+
+
 def test_xml_blocks() -> None:
     content = (
         "<?xml version='1.0' encoding='utf-16'?><d><!-- c --><t>A  title</t><s><p>one <i>two</i>,\nthree</p><p>four</p></s><e/></d>"
