@@ -188,8 +188,8 @@ def _hopeless(html: str) -> bool:
         return True
     if tags > OTHER_DEPTH and _most_open(OTHER, html) > OTHER_DEPTH:
         return True
-    styles = STYLED.findall(html) if tags * tags > COPIES else []
-    if len(styles) * tags > COPIES and min(_most_open(STYLE, html), 3 * len(set(styles))) * tags > COPIES:
+    styles = set(STYLED.findall(html)) if tags * tags > COPIES else ()
+    if 3 * len(styles) * tags > COPIES and min(_most_open(STYLE, html), 3 * len(styles)) * tags > COPIES:
         return True
     if all(html.find(">", start, start + LONG) >= 0 for start in range(0, len(html) - LONG, LONG)):
         return False
